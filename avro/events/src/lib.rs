@@ -1,0 +1,36 @@
+//! The vocabulary of Tillroll: ids, money, every record type and its bytes, every topic.
+//!
+//! Read `ids`, then one file per topic family (`order`, `stock`, `courier`, `status`), then `record`
+//! (the closed set of record types), `codec` (bytes ⇄ records) and `topics` (who writes what where).
+//! This crate does no IO: schema ids are handed in, nothing is fetched.
+
+pub mod codec;
+pub mod courier;
+pub mod ids;
+pub mod money;
+pub mod order;
+pub mod origin;
+pub mod record;
+pub mod status;
+pub mod stock;
+pub mod time;
+pub mod topics;
+
+pub use codec::{Codec, DecodeError};
+pub use courier::{
+    BookConsignment, CallOutcome, Consignment, ConsignmentBooked, ConsignmentFailed,
+    CourierAnswered, CourierCall, CourierListed,
+};
+pub use ids::{
+    CourierCode, Fingerprint, Lane, Merchant, OrderId, OrderKey, ReceiptId, Sku, WarehouseCode,
+};
+pub use money::Currency;
+pub use order::{Destination, OrderLine, OrderPlaced, OrderRepeated, RepeatKind};
+pub use origin::{ORIGIN_HEADER, Origin};
+pub use record::{Record, RecordType};
+pub use status::{OrderStatus, OrderStatusChanged};
+pub use stock::{
+    AllocateLines, LineRefusal, LinesRefused, LinesReserved, RefusalReason, ReleaseLines,
+    ReserveLine, ReserveLines, StockLevelChanged, StockReceived,
+};
+pub use time::Millis;

@@ -1,0 +1,41 @@
+//! Money: integer minor units with an ISO 4217 currency; no floats anywhere.
+
+use std::fmt;
+
+use compact_str::CompactString;
+use serde::{Deserialize, Serialize};
+
+/// An ISO 4217 code: three capital letters.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Currency(CompactString);
+
+/// Why a text is not a currency.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("must be an ISO 4217 code: three capital letters")]
+pub struct CurrencyError;
+
+impl Currency {
+    /// Parses a code by its form; whether a currency exists is the merchant's business.
+    ///
+    /// # Errors
+    /// When the text is not three capital ASCII letters.
+    pub fn parse(text: &str) -> Result<Self, CurrencyError> {
+        if text.len() == 3 && text.bytes().all(|b| b.is_ascii_uppercase()) {
+            Ok(Self(text.into()))
+        } else {
+            Err(CurrencyError)
+        }
+    }
+
+    /// The code.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Currency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

@@ -1,0 +1,174 @@
+//! The topic catalogue: name, partitions, retention and record types, declared once.
+
+use crate::record::RecordType;
+
+/// Partitions of every topic unless configured at creation; fixed from then on.
+pub const DEFAULT_PARTITIONS: i32 = 4;
+
+/// How long a topic keeps its records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retention {
+    /// At least this many days.
+    Days(u16),
+    /// For good: this is history.
+    Forever,
+    /// The newest record per key.
+    Compacted,
+}
+
+/// One topic.
+#[derive(Debug, Clone, Copy)]
+pub struct Topic {
+    /// Its name.
+    pub name: &'static str,
+    /// What may stand in it.
+    pub record_types: &'static [RecordType],
+    /// How long it is kept.
+    pub retention: Retention,
+}
+
+/// Clients' orders, by order id; written by ingest alone.
+pub const ORDERS: Topic = Topic {
+    name: "orders",
+    record_types: &[RecordType::OrderPlaced],
+    retention: Retention::Days(7),
+};
+
+/// Answers to the orders processor, by order id; read before `orders`.
+pub const ORDER_OUTCOMES: Topic = Topic {
+    name: "order-outcomes",
+    record_types: &[
+        RecordType::LinesReserved,
+        RecordType::LinesRefused,
+        RecordType::ConsignmentBooked,
+        RecordType::ConsignmentFailed,
+    ],
+    retention: Retention::Days(7),
+};
+
+/// Commands to stock; merchant and SKU decide the partition.
+pub const STOCK: Topic = Topic {
+    name: "stock",
+    record_types: &[
+        RecordType::ReserveLines,
+        RecordType::ReleaseLines,
+        RecordType::AllocateLines,
+        RecordType::StockReceived,
+    ],
+    retention: Retention::Days(7),
+};
+
+/// Commands to the couriers processor and outcomes of its calls, by lane.
+pub const COURIERS: Topic = Topic {
+    name: "couriers",
+    record_types: &[
+        RecordType::CourierListed,
+        RecordType::BookConsignment,
+        RecordType::CourierAnswered,
+    ],
+    retention: Retention::Days(7),
+};
+
+/// The history of every order, by order id.
+pub const ORDER_STATUS: Topic = Topic {
+    name: "order-status",
+    record_types: &[RecordType::OrderStatusChanged],
+    retention: Retention::Forever,
+};
+
+/// Live stock, by merchant, SKU and warehouse.
+pub const STOCK_LEVELS: Topic = Topic {
+    name: "stock-levels",
+    record_types: &[RecordType::StockLevelChanged],
+    retention: Retention::Compacted,
+};
+
+/// Duplicates and conflicts that reached the log, by order id.
+pub const ORDER_CONFLICTS: Topic = Topic {
+    name: "order-conflicts",
+    record_types: &[RecordType::OrderRepeated],
+    retention: Retention::Days(30),
+};
+
+/// Every topic that carries records.
+pub const ALL: &[Topic] =
+    &[ORDERS, ORDER_OUTCOMES, STOCK, COURIERS, ORDER_STATUS, STOCK_LEVELS, ORDER_CONFLICTS];
+
+/// Processors, each with a changelog.
+pub const PROCESSORS: &[&str] = &["orders", "stock", "couriers"];
+
+/// Name of a processor's changelog topic.
+pub fn changelog(processor: &str) -> String {
+    format!("{processor}-changelog")
+}
+
+/// Name of a topic's dead letter queue.
+pub fn dead_letters(topic: &str) -> String {
+    format!("{topic}.dlq")
+}
+
+/// The partition of a record key: murmur2 as in Kafka's Java clients, so that every client agrees.
+///
+/// # Panics
+/// When `partitions` is not positive.
+pub fn partition_for(key: &[u8], partitions: i32) -> i32 {
+    assert!(partitions > 0, "a topic has at least one partition");
+    let hash = i32::from_ne_bytes(murmur2(key).to_ne_bytes()) & 0x7fff_ffff;
+    hash % partitions
+}
+
+/// The key under which stock of a SKU is partitioned.
+pub fn stock_key(merchant: &crate::Merchant, sku: &crate::Sku) -> String {
+    format!("{merchant}/{sku}")
+}
+
+/// MurmurHash2, 32 bit, seed 0x9747b28c (`org.apache.kafka.common.utils.Utils.murmur2`).
+fn murmur2(data: &[u8]) -> u32 {
+    const M: u32 = 0x5bd1_e995;
+    let length = u32::try_from(data.len()).expect("a key is shorter than 4 GiB");
+    let mut hash = 0x9747_b28c ^ length;
+    let (words, rest) = data.as_chunks::<4>();
+    for word in words {
+        let mut k = u32::from_le_bytes(*word).wrapping_mul(M);
+        k ^= k >> 24;
+        hash = hash.wrapping_mul(M) ^ k.wrapping_mul(M);
+    }
+    for (i, byte) in rest.iter().enumerate() {
+        hash ^= u32::from(*byte) << (8 * i);
+    }
+    if !rest.is_empty() {
+        hash = hash.wrapping_mul(M);
+    }
+    hash ^= hash >> 13;
+    hash = hash.wrapping_mul(M);
+    hash ^ (hash >> 15)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn murmur2_agrees_with_kafkas_own_test_vectors() {
+        // org.apache.kafka.common.utils.UtilsTest.testMurmur2.
+        let vectors: &[(&[u8], i32)] = &[
+            (b"21", -973_932_308),
+            (b"foobar", -790_332_482),
+            (b"a-little-bit-long-string", -985_981_536),
+            (b"a-little-bit-longer-string", -1_486_304_829),
+            (b"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58_897_971),
+            (b"abc", 479_470_107),
+        ];
+        for (key, expected) in vectors {
+            assert_eq!(i32::from_ne_bytes(murmur2(key).to_ne_bytes()), *expected);
+        }
+    }
+
+    #[test]
+    fn every_record_type_has_exactly_one_topic() {
+        for t in RecordType::ALL {
+            let homes = ALL.iter().filter(|topic| topic.record_types.contains(t)).count();
+            assert_eq!(homes, 1, "{}", t.name());
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Topics: created once with fixed partition counts, checked at every start.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use events::topics::{self, Retention};
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::types::RDKafkaErrorCode;
+
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What to create.
+#[derive(Debug, Clone, Copy)]
+pub struct Layout {
+    /// Partitions of every topic; fixed from creation on, since keys are spread by it.
+    pub partitions: i32,
+    /// Copies of every partition: 3 in production, 1 on a single broker.
+    pub replication: i32,
+}
+
+/// Creates the topics that are missing and checks the partition counts of those that are there.
+///
+/// # Errors
+/// When a broker refuses, or an existing topic has another partition count.
+pub async fn set_up(brokers: &str, layout: Layout) -> Result<()> {
+    let client: AdminClient<DefaultClientContext> = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .create()
+        .context("admin client cannot be made")?;
+    let topics = specifications();
+    let new: Vec<NewTopic<'_>> = topics.iter().map(|t| t.new_topic(layout)).collect();
+    let options = AdminOptions::new().operation_timeout(Some(TIMEOUT));
+    let answers = client
+        .create_topics(&new, &options)
+        .await
+        .with_context(|| format!("Kafka does not answer at {brokers}"))?;
+    for answer in answers {
+        match answer {
+            Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((topic, code)) => bail!("topic {topic} cannot be created: {code}"),
+        }
+    }
+    let brokers = brokers.to_string();
+    tokio::task::spawn_blocking(move || {
+        let found = partitions(&brokers)?;
+        if found != layout.partitions {
+            bail!("topics have {found} partitions, not {}: fixed at creation", layout.partitions);
+        }
+        Ok(())
+    })
+    .await?
+}
+
+/// The partition count that every topic has.
+///
+/// # Errors
+/// When a topic is missing or counts differ: run `tillroll setup`.
+pub fn partitions(brokers: &str) -> Result<i32> {
+    let consumer: BaseConsumer = crate::client::assigned_consumer(brokers, "check").create()?;
+    let metadata = consumer
+        .fetch_metadata(None, TIMEOUT)
+        .with_context(|| format!("Kafka does not answer at {brokers}"))?;
+    let mut found: Option<(String, i32)> = None;
+    for topic in specifications().iter().filter(|t| !t.dead_letters) {
+        let count = metadata
+            .topics()
+            .iter()
+            .find(|t| t.name() == topic.name)
+            .map(|t| i32::try_from(t.partitions().len()))
+            .transpose()?
+            .with_context(|| format!("topic {} is missing: run `tillroll setup`", topic.name))?;
+        match &found {
+            None => found = Some((topic.name.clone(), count)),
+            Some((_, n)) if *n == count => {}
+            Some((other, n)) => {
+                bail!("{} has {count} partitions but {other} has {n}", topic.name)
+            }
+        }
+    }
+    Ok(found.expect("the catalogue is not empty").1)
+}
+
+struct Specification {
+    name: String,
+    dead_letters: bool,
+    config: Vec<(&'static str, String)>,
+}
+
+impl Specification {
+    fn new_topic(&self, layout: Layout) -> NewTopic<'_> {
+        let partitions = if self.dead_letters { 1 } else { layout.partitions };
+        let mut topic =
+            NewTopic::new(&self.name, partitions, TopicReplication::Fixed(layout.replication));
+        for (key, value) in &self.config {
+            topic = topic.set(key, value);
+        }
+        if layout.replication >= 3 { topic.set("min.insync.replicas", "2") } else { topic }
+    }
+}
+
+fn specifications() -> Vec<Specification> {
+    let mut all = Vec::new();
+    for topic in topics::ALL {
+        // The log decides the time of a record, not its writer.
+        let mut config = vec![("message.timestamp.type", "LogAppendTime".to_string())];
+        match topic.retention {
+            Retention::Days(days) => {
+                config.push(("retention.ms", (i64::from(days) * DAY_MS).to_string()));
+            }
+            Retention::Forever => config.push(("retention.ms", "-1".to_string())),
+            Retention::Compacted => config.push(("cleanup.policy", "compact".to_string())),
+        }
+        all.push(Specification { name: topic.name.to_string(), dead_letters: false, config });
+        all.push(Specification {
+            name: topics::dead_letters(topic.name),
+            dead_letters: true,
+            config: vec![("retention.ms", (30 * DAY_MS).to_string())],
+        });
+    }
+    for processor in topics::PROCESSORS {
+        all.push(Specification {
+            name: topics::changelog(processor),
+            dead_letters: false,
+            config: vec![
+                ("cleanup.policy", "compact".to_string()),
+                ("min.compaction.lag.ms", "3600000".to_string()),
+                ("message.timestamp.type", "LogAppendTime".to_string()),
+            ],
+        });
+    }
+    all
+}

@@ -1,0 +1,96 @@
+//! Kafka clients: every option that correctness depends on is set here, explicitly.
+
+use rdkafka::ClientConfig;
+
+/// Longest a transaction may stay open; brokers end it after that.
+pub const TRANSACTION_TIMEOUT_MS: u32 = 10_000;
+
+/// Options of every client.
+fn base(brokers: &str, client_id: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", brokers)
+        .set("client.id", client_id)
+        .set("socket.keepalive.enable", "true")
+        .set("reconnect.backoff.ms", "50")
+        .set("reconnect.backoff.max.ms", "1000")
+        .set("topic.metadata.refresh.interval.ms", "30000")
+        .set("log.connection.close", "false");
+    config
+}
+
+/// An idempotent producer: acks=all, in order, lz4.
+///
+/// `message_timeout_ms` bounds how long a record may wait before its delivery report says failed.
+pub fn producer(brokers: &str, client_id: &str, message_timeout_ms: u32) -> ClientConfig {
+    let mut config = base(brokers, client_id);
+    config
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        .set("compression.type", "lz4")
+        .set("linger.ms", "2")
+        .set("message.timeout.ms", message_timeout_ms.to_string());
+    config
+}
+
+/// A transactional producer. Its time-outs are the transaction's: a batch is redone, never retried
+/// record by record.
+pub fn transactional_producer(
+    brokers: &str,
+    client_id: &str,
+    transactional_id: &str,
+) -> ClientConfig {
+    let mut config = producer(brokers, client_id, TRANSACTION_TIMEOUT_MS);
+    config
+        .set("transactional.id", transactional_id)
+        .set("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS.to_string())
+        // A hidden retry of EndTxn waits at least 0.8 of this: a commit that took longer may have
+        // been sent twice, and the producer is made anew (librdkafka speaks transactions v1 only).
+        .set("retry.backoff.ms", "500")
+        .set("retry.backoff.max.ms", "1000")
+        .set("linger.ms", "5")
+        .set("queue.buffering.max.messages", "1000000")
+        .set("queue.buffering.max.kbytes", "1048576");
+    config
+}
+
+/// A consumer of committed records that is assigned by hand and keeps its positions elsewhere.
+pub fn assigned_consumer(brokers: &str, client_id: &str) -> ClientConfig {
+    let mut config = base(brokers, client_id);
+    config
+        // librdkafka wants a group even where none is joined; nothing is ever committed under it.
+        .set("group.id", format!("{client_id}-unused"))
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("isolation.level", "read_committed")
+        .set("auto.offset.reset", "error")
+        .set("allow.auto.create.topics", "false")
+        .set("enable.partition.eof", "true")
+        .set("fetch.wait.max.ms", "100")
+        .set("fetch.error.backoff.ms", "50")
+        .set("queued.min.messages", "20000")
+        .set("queued.max.messages.kbytes", "16384");
+    config
+}
+
+/// A static member of a consumer group (classic protocol, cooperative), committed records only.
+///
+/// `instance_id` must be unique among living members: without one the broker would accept
+/// transactional offsets from anyone.
+pub fn group_consumer(
+    brokers: &str,
+    client_id: &str,
+    group: &str,
+    instance_id: &str,
+) -> ClientConfig {
+    let mut config = assigned_consumer(brokers, client_id);
+    config
+        .set("group.id", group)
+        .set("group.instance.id", instance_id)
+        .set("group.protocol", "classic")
+        .set("partition.assignment.strategy", "cooperative-sticky")
+        .set("session.timeout.ms", "6000")
+        .set("heartbeat.interval.ms", "500")
+        .set("max.poll.interval.ms", "60000");
+    config
+}

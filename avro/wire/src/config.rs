@@ -1,0 +1,48 @@
+//! Configuration: a service's `default.toml`, then a file, then environment variables.
+//!
+//! `INGEST_KAFKA__BROKERS=…` sets `kafka.brokers` of the service whose prefix is `INGEST_`; `__`
+//! separates levels. An unknown key is an error, so a typo is found at start.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use figment::Figment;
+use figment::providers::{Env, Format, Toml};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+/// How to reach Kafka.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kafka {
+    /// `host:port`, comma separated.
+    pub brokers: String,
+}
+
+/// How to reach the schema registry.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Registry {
+    /// Base URL of a Confluent-compatible API.
+    pub url: String,
+}
+
+/// Reads a service's configuration.
+///
+/// # Errors
+/// When the file is missing, a value has the wrong type, or a key is unknown; the message names the
+/// key and where it was set.
+pub fn load<T: DeserializeOwned>(
+    defaults: &str,
+    file: Option<&Path>,
+    env_prefix: &str,
+) -> Result<T> {
+    let mut figment = Figment::from(Toml::string(defaults));
+    if let Some(file) = file {
+        figment = figment.merge(Toml::file_exact(file));
+    }
+    figment = figment.merge(Env::prefixed(env_prefix).split("__"));
+    figment.extract().with_context(|| {
+        format!("configuration is unusable; settings come from defaults, --config and {env_prefix}*")
+    })
+}

@@ -1,0 +1,105 @@
+//! The schema registry: ids are looked up at start; nothing on the hot path calls it.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use events::{Codec, RecordType, topics};
+use schema_registry_converter::async_impl::schema_registry::{
+    SrSettings, get_schema_by_id, get_schema_by_subject,
+};
+use schema_registry_converter::schema_registry_common::{
+    SchemaType, SubjectNameStrategy, SuppliedSchema,
+};
+
+use crate::config::Registry;
+
+/// Compatibility of every subject: old and new readers and writers all understand each other.
+pub const COMPATIBILITY: &str = "FULL_TRANSITIVE";
+
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The subject of a record type, by `TopicRecordNameStrategy`: `<topic>-tillroll.<type>`.
+pub fn subject(record_type: RecordType) -> String {
+    format!("{}-{}", topic_of(record_type), record_type.full_name())
+}
+
+fn topic_of(record_type: RecordType) -> &'static str {
+    topics::ALL
+        .iter()
+        .find(|topic| topic.record_types.contains(&record_type))
+        .map(|topic| topic.name)
+        .expect("every record type has a topic: tested in events")
+}
+
+/// Sets the registry's compatibility to [`COMPATIBILITY`], registers every checked-in schema, and
+/// pins the compatibility of each subject. Safe to repeat.
+///
+/// # Errors
+/// When the registry cannot be reached, or refuses a schema because it would break older readers.
+pub async fn set_up(registry: &Registry) -> Result<Codec> {
+    let http = reqwest::Client::builder().timeout(CALL_TIMEOUT).build()?;
+    set_compatibility(&http, &format!("{}/config", registry.url)).await?;
+    let codec = codec(registry).await?;
+    for record_type in RecordType::ALL {
+        let url = format!("{}/config/{}", registry.url, subject(*record_type));
+        set_compatibility(&http, &url).await?;
+    }
+    Ok(codec)
+}
+
+async fn set_compatibility(http: &reqwest::Client, url: &str) -> Result<()> {
+    let body = serde_json::json!({ "compatibility": COMPATIBILITY });
+    let answer = http.put(url).json(&body).send().await;
+    let answer = answer.with_context(|| format!("schema registry does not answer at {url}"))?;
+    if !answer.status().is_success() {
+        let status = answer.status();
+        bail!("schema registry answered {status} to PUT {url}: {}", answer.text().await?);
+    }
+    Ok(())
+}
+
+/// Looks up the id of every checked-in schema (a version that the registry hasn't seen is
+/// registered, if it is compatible) and makes the codec for them.
+///
+/// # Errors
+/// When the registry cannot be reached or refuses a schema.
+pub async fn codec(registry: &Registry) -> Result<Codec> {
+    let settings = settings(registry)?;
+    let mut ids = Vec::with_capacity(RecordType::ALL.len());
+    for record_type in RecordType::ALL {
+        let schema = SuppliedSchema::new(
+            Some(record_type.full_name()),
+            SchemaType::Avro,
+            record_type.schema_json().to_string(),
+        );
+        let strategy = SubjectNameStrategy::TopicRecordNameStrategyWithSchema(
+            topic_of(*record_type).to_string(),
+            schema,
+        );
+        let registered = get_schema_by_subject(&settings, &strategy).await.with_context(|| {
+            format!("schema of {} is not accepted by {}", record_type.name(), registry.url)
+        })?;
+        ids.push(registered.id);
+    }
+    Ok(Codec::new(&ids))
+}
+
+/// Teaches the codec a schema id that it met in a record.
+///
+/// # Errors
+/// When the registry doesn't know the id or cannot be reached, or the type is unknown here: a newer
+/// service writes what this one cannot read, deploy consumers first.
+pub async fn learn(codec: &mut Codec, registry: &Registry, id: u32) -> Result<()> {
+    let settings = settings(registry)?;
+    let schema = get_schema_by_id(id, &settings)
+        .await
+        .with_context(|| format!("schema id {id} cannot be fetched from {}", registry.url))?;
+    codec.add_foreign(id, &schema.schema)?;
+    Ok(())
+}
+
+fn settings(registry: &Registry) -> Result<SrSettings> {
+    let mut builder = SrSettings::new_builder(registry.url.clone());
+    builder.set_timeout(CALL_TIMEOUT);
+    Ok(builder.build()?)
+}

@@ -1,0 +1,481 @@
+//! A whole stack: starts what was asked for in the quickest safe order, hands out
+//! addresses, and stops, kills, pauses, resumes and restarts each component by name.
+//!
+//! Names: `kafka` (`kafka-1`, … if there are several), `registry`, `postgres`,
+//! `clickhouse`, `courier-simulator`, `ingest-1`, `processors-1`, `sinks-1`, …
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use futures::future::{join_all, try_join_all};
+use tempfile::TempDir;
+
+use crate::component::{Component, Plan};
+use crate::fetch::{self, Part};
+use crate::ports::Ports;
+use crate::services::{self, Addresses, Environment, Service};
+use crate::{clickhouse, courier, kafka, postgres, registry};
+
+/// Keeps the data folder of a stack that would be deleted, to look at its logs.
+const KEEP: &str = "TILLROLL_KEEP";
+
+/// Where the output of a component goes.
+pub(crate) fn log_file(data: &Path, name: &str) -> PathBuf {
+    data.join("logs").join(format!("{name}.log"))
+}
+
+/// What a stack shall consist of.
+#[derive(Debug, Clone, Default)]
+pub struct StackBuilder {
+    data: Option<PathBuf>,
+    brokers: u32,
+    registry: bool,
+    postgres: bool,
+    clickhouse: bool,
+    couriers: bool,
+    keys_file: Option<PathBuf>,
+    overrides: BTreeMap<Service, Environment>,
+}
+
+impl StackBuilder {
+    /// Kafka with this many nodes; with three or more everything is replicated three times.
+    #[must_use]
+    pub fn kafka(mut self, nodes: u32) -> Self {
+        self.brokers = nodes;
+        self
+    }
+
+    /// The schema registry, and Kafka, which keeps its data.
+    #[must_use]
+    pub fn registry(mut self) -> Self {
+        self.registry = true;
+        self.brokers = self.brokers.max(1);
+        self
+    }
+
+    /// PostgreSQL.
+    #[must_use]
+    pub fn postgres(mut self) -> Self {
+        self.postgres = true;
+        self
+    }
+
+    /// ClickHouse.
+    #[must_use]
+    pub fn clickhouse(mut self) -> Self {
+        self.clickhouse = true;
+        self
+    }
+
+    /// The courier simulator.
+    #[must_use]
+    pub fn courier_simulator(mut self) -> Self {
+        self.couriers = true;
+        self
+    }
+
+    /// Everything but our own services, which are started by [`Stack::start_service`].
+    #[must_use]
+    pub fn all_components(self) -> Self {
+        self.registry().postgres().clickhouse().courier_simulator()
+    }
+
+    /// Keeps everything in this folder, and continues from what is there. Without
+    /// it the stack lives in a temporary folder, deleted when it is dropped.
+    #[must_use]
+    pub fn data(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.data = Some(folder.into());
+        self
+    }
+
+    /// The file of merchants' hashed keys; `keys.json` in the data folder by default.
+    #[must_use]
+    pub fn keys_file(mut self, file: impl Into<PathBuf>) -> Self {
+        self.keys_file = Some(file.into());
+        self
+    }
+
+    /// Sets an environment variable of every instance of a service, over the stack's own.
+    #[must_use]
+    pub fn service_env(mut self, service: Service, name: &str, value: impl Into<String>) -> Self {
+        self.overrides.entry(service).or_default().insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Fetches what is missing, starts everything and waits until it is ready.
+    ///
+    /// # Errors
+    /// If something cannot be fetched or started; what was started is stopped again.
+    pub async fn start(self) -> Result<Stack> {
+        fetch::ensure_all(&self.parts()).await?;
+        let (folder, temporary) = match &self.data {
+            Some(folder) => (std::path::absolute(folder)?, None),
+            None => {
+                let temp = tempfile::Builder::new().prefix("tillroll-").tempdir()?;
+                // PostgreSQL may run as someone else, who must get through.
+                fs::set_permissions(temp.path(), fs::Permissions::from_mode(0o755))?;
+                (temp.path().to_owned(), Some(temp))
+            }
+        };
+        fs::create_dir_all(folder.join("logs"))
+            .with_context(|| format!("cannot create {}", folder.display()))?;
+        let lock = lock(&folder)?;
+        let ports = Arc::new(Ports::open(&folder)?);
+        let keys_file = self.keys_file.clone().unwrap_or_else(|| folder.join("keys.json"));
+        let stack = Stack {
+            running: RwLock::default(),
+            addresses: RwLock::new(Addresses { keys_file, ..Default::default() }),
+            overrides: self.overrides.clone(),
+            ports,
+            folder,
+            temporary,
+            _lock: lock,
+        };
+        let (a, b, c, d) = tokio::join!(
+            self.start_kafka_and_registry(&stack),
+            self.start_postgres(&stack),
+            self.start_clickhouse(&stack),
+            self.start_couriers(&stack),
+        );
+        a.and(b).and(c).and(d)?;
+        stack.save()?;
+        Ok(stack)
+    }
+
+    fn parts(&self) -> Vec<Part> {
+        [
+            (self.brokers > 0, Part::Kafka),
+            (self.registry, Part::Registry),
+            (self.postgres, Part::Postgres),
+            (self.clickhouse, Part::ClickHouse),
+        ]
+        .into_iter()
+        .filter_map(|(wanted, part)| wanted.then_some(part))
+        .collect()
+    }
+
+    async fn start_kafka_and_registry(&self, stack: &Stack) -> Result<()> {
+        if self.brokers == 0 {
+            return Ok(());
+        }
+        let home = Part::Kafka.path()?;
+        let plans = kafka::plan(&home, &stack.folder, &stack.ports, self.brokers)?;
+        // A majority must be up before any is ready.
+        let nodes = try_join_all(plans.into_iter().map(Component::start)).await?;
+        let brokers: Vec<&str> = nodes.iter().map(|node| node.url()).collect();
+        let brokers = brokers.join(",");
+        stack.addresses.write().expect("no panic while locked").brokers.clone_from(&brokers);
+        stack.add(nodes);
+        if self.registry {
+            let home = Part::Registry.path()?;
+            let plan = registry::plan(&home, &stack.folder, &stack.ports, &brokers)?;
+            stack.launch(plan, |addresses| &mut addresses.registry).await?;
+        }
+        Ok(())
+    }
+
+    async fn start_postgres(&self, stack: &Stack) -> Result<()> {
+        if !self.postgres {
+            return Ok(());
+        }
+        let home = Part::Postgres.path()?;
+        let (folder, ports) = (stack.folder.clone(), Arc::clone(&stack.ports));
+        let making = tokio::task::spawn_blocking(move || postgres::plan(&home, &folder, &ports));
+        let plan = making.await.context("making PostgreSQL's data folder panicked")??;
+        stack.launch(plan, |addresses| &mut addresses.postgres).await
+    }
+
+    async fn start_clickhouse(&self, stack: &Stack) -> Result<()> {
+        if !self.clickhouse {
+            return Ok(());
+        }
+        let plan = clickhouse::plan(&Part::ClickHouse.path()?, &stack.folder, &stack.ports)?;
+        stack.launch(plan, |addresses| &mut addresses.clickhouse).await
+    }
+
+    async fn start_couriers(&self, stack: &Stack) -> Result<()> {
+        if !self.couriers {
+            return Ok(());
+        }
+        let plan = courier::plan(&stack.folder, &stack.ports)?;
+        stack.launch(plan, |addresses| &mut addresses.couriers).await
+    }
+}
+
+/// A running stack. Dropping it kills everything; [`Stack::shutdown`] is gentler.
+#[derive(Debug)]
+pub struct Stack {
+    running: RwLock<Vec<Arc<Component>>>,
+    addresses: RwLock<Addresses>,
+    overrides: BTreeMap<Service, Environment>,
+    ports: Arc<Ports>,
+    folder: PathBuf,
+    temporary: Option<TempDir>,
+    _lock: File,
+}
+
+impl Stack {
+    /// An empty builder: say which components.
+    pub fn builder() -> StackBuilder {
+        StackBuilder::default()
+    }
+
+    /// Runs `tillroll setup` (topics, schemas, tables) against this stack.
+    ///
+    /// # Errors
+    /// If it fails; the end of its output is quoted.
+    pub async fn setup(&self) -> Result<()> {
+        let log = log_file(&self.folder, "setup");
+        let output = File::create(&log).context("cannot write the setup's log")?;
+        let status = tokio::process::Command::new(services::binary("tillroll")?)
+            .arg("setup")
+            .envs(self.operator_environment())
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .kill_on_drop(true)
+            .status()
+            .await
+            .context("cannot run `tillroll setup`")?;
+        if !status.success() {
+            let text = crate::process::tail(&log, 25);
+            bail!("`tillroll setup` failed ({status}); the end of {}:\n{text}", log.display());
+        }
+        Ok(())
+    }
+
+    /// Starts `count` more instances of a service at once and waits until all are ready.
+    ///
+    /// # Errors
+    /// If one doesn't start or isn't ready in time; then none of them stays.
+    pub async fn start_service(
+        &self,
+        service: Service,
+        count: usize,
+    ) -> Result<Vec<Arc<Component>>> {
+        let first = self.instances(service).len() + 1;
+        let addresses = self.addresses.read().expect("no panic while locked").clone();
+        let nothing = Environment::new();
+        let overrides = self.overrides.get(&service).unwrap_or(&nothing);
+        let plans = (first..first + count)
+            .map(|n| services::plan(service, n, &self.folder, &self.ports, &addresses, overrides))
+            .collect::<Result<Vec<Plan>>>()?;
+        let started = try_join_all(plans.into_iter().map(Component::start)).await?;
+        self.add(started.clone());
+        self.save()?;
+        Ok(started)
+    }
+
+    /// A component by name.
+    ///
+    /// # Errors
+    /// If there is none: the message lists the names.
+    pub fn component(&self, name: &str) -> Result<Arc<Component>> {
+        let all = self.components();
+        if let Some(found) = all.iter().find(|component| component.name() == name) {
+            return Ok(Arc::clone(found));
+        }
+        let names: Vec<&str> = all.iter().map(|component| component.name()).collect();
+        bail!("there is no component {name}; there are: {}", names.join(", "))
+    }
+
+    /// All components, in the order they became ready.
+    pub fn components(&self) -> Vec<Arc<Component>> {
+        self.running.read().expect("no panic while locked").clone()
+    }
+
+    /// The instances of a service.
+    pub fn instances(&self, service: Service) -> Vec<Arc<Component>> {
+        let mut all = self.components();
+        let prefix = format!("{}-", service.name());
+        all.retain(|component| component.name().starts_with(&prefix));
+        all
+    }
+
+    /// Kafka's bootstrap servers: `127.0.0.1:…`, separated by commas.
+    ///
+    /// # Panics
+    /// If the stack was built without Kafka, as the other addresses do for theirs.
+    pub fn brokers(&self) -> String {
+        self.address("Kafka", |addresses| &addresses.brokers)
+    }
+
+    /// The registry's base URL, Confluent's API (`…/apis/ccompat/v7`).
+    ///
+    /// # Panics
+    /// If the stack was built without it.
+    pub fn registry_url(&self) -> String {
+        self.address("a registry", |addresses| &addresses.registry)
+    }
+
+    /// PostgreSQL's URL with user, password and database.
+    ///
+    /// # Panics
+    /// If the stack was built without it.
+    pub fn postgres_url(&self) -> String {
+        self.address("PostgreSQL", |addresses| &addresses.postgres)
+    }
+
+    /// ClickHouse's HTTP URL.
+    ///
+    /// # Panics
+    /// If the stack was built without it.
+    pub fn clickhouse_url(&self) -> String {
+        self.address("ClickHouse", |addresses| &addresses.clickhouse)
+    }
+
+    /// The courier simulator's URL.
+    ///
+    /// # Panics
+    /// If the stack was built without it.
+    pub fn courier_simulator_url(&self) -> String {
+        self.address("a courier simulator", |addresses| &addresses.couriers)
+    }
+
+    /// The URLs of the ingest instances; empty before they are started.
+    pub fn ingest_urls(&self) -> Vec<String> {
+        self.instances(Service::Ingest).iter().map(|i| i.url().to_owned()).collect()
+    }
+
+    /// The file of merchants' hashed keys that ingest reads.
+    pub fn keys_file(&self) -> PathBuf {
+        self.addresses.read().expect("no panic while locked").keys_file.clone()
+    }
+
+    /// The environment in which `tillroll` finds this stack.
+    pub fn operator_environment(&self) -> Environment {
+        services::operator(&self.addresses.read().expect("no panic while locked"))
+    }
+
+    /// The data folder; logs are in `logs`.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Asks a component to stop. See [`Component::stop`].
+    ///
+    /// # Errors
+    /// If there is no such component or it cannot be signalled.
+    pub async fn stop(&self, name: &str) -> Result<bool> {
+        self.component(name)?.stop().await
+    }
+
+    /// kill -9. See [`Component::kill`].
+    ///
+    /// # Errors
+    /// If there is no such component or it cannot be signalled.
+    pub async fn kill(&self, name: &str) -> Result<()> {
+        self.component(name)?.kill().await
+    }
+
+    /// SIGSTOP. See [`Component::pause`].
+    ///
+    /// # Errors
+    /// If there is no such component or it doesn't run.
+    pub fn pause(&self, name: &str) -> Result<()> {
+        self.component(name)?.pause()
+    }
+
+    /// SIGCONT. See [`Component::resume`].
+    ///
+    /// # Errors
+    /// If there is no such component or it doesn't run.
+    pub fn resume(&self, name: &str) -> Result<()> {
+        self.component(name)?.resume()
+    }
+
+    /// Starts a component again and waits until it is ready. See [`Component::restart`].
+    ///
+    /// # Errors
+    /// If there is no such component, or it doesn't become ready.
+    pub async fn restart(&self, name: &str) -> Result<Duration> {
+        let took = self.component(name)?.restart().await?;
+        self.save()?;
+        Ok(took)
+    }
+
+    /// Stops everything: services first, Kafka last. A stack in a temporary folder
+    /// has nothing to save: it is killed.
+    ///
+    /// # Errors
+    /// If a process cannot be signalled; the others are stopped all the same.
+    pub async fn shutdown(self) -> Result<()> {
+        let all = self.components();
+        if self.temporary.is_some() {
+            return join_all(all.iter().map(|c| c.kill())).await.into_iter().collect();
+        }
+        let services = [Service::Ingest, Service::Processors, Service::Sinks];
+        let ours = services.map(|service| self.instances(service)).concat();
+        let is_kafka = |component: &Component| component.name().starts_with("kafka");
+        let is_ours = |component: &Component| ours.iter().any(|o| o.name() == component.name());
+        let (brokers, others): (Vec<_>, Vec<_>) =
+            all.iter().filter(|c| !is_ours(c)).cloned().partition(|c| is_kafka(c));
+        let mut outcome = Ok(());
+        for group in [ours.clone(), others, brokers] {
+            let results = join_all(group.iter().map(|component| component.stop())).await;
+            outcome = outcome.and(results.into_iter().map(|r| r.map(drop)).collect());
+        }
+        // Nobody shall look for a stack that is gone.
+        let _ = fs::remove_file(crate::control::state_file(&self.folder));
+        outcome
+    }
+
+    async fn launch(
+        &self,
+        plan: Plan,
+        address: impl FnOnce(&mut Addresses) -> &mut String,
+    ) -> Result<()> {
+        let component = Component::start(plan).await?;
+        let mut addresses = self.addresses.write().expect("no panic while locked");
+        component.url().clone_into(address(&mut addresses));
+        drop(addresses);
+        self.add(vec![component]);
+        Ok(())
+    }
+
+    fn add(&self, components: Vec<Arc<Component>>) {
+        self.running.write().expect("no panic while locked").extend(components);
+    }
+
+    fn address(&self, what: &str, pick: impl FnOnce(&Addresses) -> &String) -> String {
+        let addresses = self.addresses.read().expect("no panic while locked");
+        let found = pick(&addresses);
+        assert!(!found.is_empty(), "the stack was built without {what}");
+        found.clone()
+    }
+
+    fn save(&self) -> Result<()> {
+        crate::control::save(&self.folder, &self.components())
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        // Also those that someone still has a handle of: their folder goes now.
+        for component in self.components().iter().rev() {
+            component.end();
+        }
+        if let Some(temporary) = &mut self.temporary
+            && (std::thread::panicking() || std::env::var_os(KEEP).is_some())
+        {
+            temporary.disable_cleanup(true);
+            fetch::say(&format!("kept the stack's logs and data: {}", self.folder.display()));
+        }
+    }
+}
+
+/// Two stacks in one folder would ruin each other's data.
+fn lock(folder: &Path) -> Result<File> {
+    let path = folder.join("stack.lock");
+    let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    if file.try_lock().is_err() {
+        bail!("a stack is running in {} already", folder.display());
+    }
+    Ok(file)
+}
