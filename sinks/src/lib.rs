@@ -1,1 +1,16 @@
-//! Placeholder.
+//! Sinks: each writes what the topics hold into one store, exactly once, as a consumer group of its
+//! own: `tracking` into PostgreSQL, `reports` into ClickHouse.
+//!
+//! Reading order: [`config`]; `batch` (when to write) and `retry` (what an error asks), both pure;
+//! `deliver` (what is the same for every sink: group, queues, batches, dead letters); then a sink:
+//! [`tracking`], [`reports`]. A new sink is another implementation of `deliver::Sink`.
+
+mod batch;
+pub mod config;
+mod deliver;
+pub mod reports;
+mod retry;
+#[cfg(test)]
+mod samples;
+pub mod service;
+pub mod tracking;

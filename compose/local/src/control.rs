@@ -132,7 +132,11 @@ pub async fn serve(stack: &Stack) -> Result<()> {
 pub async fn ask(folder: &Path, action: Action, component: &str) -> Result<String> {
     let state = load(folder)?;
     let mut stream = UnixStream::connect(&state.socket).await.with_context(|| {
-        format!("the stack in {} takes no orders; is process {} alive?", folder.display(), state.pid)
+        format!(
+            "the stack in {} takes no orders; is process {} alive?",
+            folder.display(),
+            state.pid
+        )
     })?;
     let mut order = serde_json::to_vec(&Order { action, component: component.to_owned() })?;
     order.push(b'\n');

@@ -56,7 +56,7 @@ impl Part {
     fn download_mb(self) -> u32 {
         match self {
             Self::Kafka => 43,
-            Self::Registry => 155,
+            Self::Registry => 109,
             Self::Postgres => 15,
             Self::ClickHouse => 178,
         }

@@ -13,6 +13,7 @@ use anyhow::{Context, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use crate::classes::Classes;
 use crate::component::Plan;
 use crate::health::Check;
 use crate::ports::Ports;
@@ -45,7 +46,13 @@ struct Node {
 }
 
 /// The nodes of a cluster of `count`, ready to start, all at once.
-pub(crate) fn plan(home: &Path, data: &Path, ports: &Ports, count: u32) -> Result<Vec<Plan>> {
+pub(crate) fn plan(
+    home: &Path,
+    data: &Path,
+    ports: &Ports,
+    count: u32,
+    classes: Classes,
+) -> Result<Vec<Plan>> {
     let mut nodes = Vec::new();
     for id in 1..=count {
         let name = node_name(id, count);
@@ -53,20 +60,19 @@ pub(crate) fn plan(home: &Path, data: &Path, ports: &Ports, count: u32) -> Resul
         nodes.push(Node { id, port, controller_port: ports.get(&format!("{name}.controller"))? });
     }
     let cluster = cluster_id(data)?;
-    nodes.iter().map(|node| plan_node(home, data, &nodes, node, &cluster)).collect()
+    let plan = |node| {
+        let mut plan = plan_node(home, data, &nodes, node, &cluster)?;
+        classes.configure(&mut plan.spec, home)?;
+        Ok(plan)
+    };
+    nodes.iter().map(plan).collect()
 }
 
 fn node_name(id: u32, count: u32) -> String {
     if count == 1 { "kafka".to_owned() } else { format!("kafka-{id}") }
 }
 
-fn plan_node(
-    home: &Path,
-    data: &Path,
-    nodes: &[Node],
-    node: &Node,
-    cluster: &str,
-) -> Result<Plan> {
+fn plan_node(home: &Path, data: &Path, nodes: &[Node], node: &Node, cluster: &str) -> Result<Plan> {
     let name = node_name(node.id, u32::try_from(nodes.len())?);
     let folder = data.join(&name);
     let log_folder = folder.join("log");
@@ -132,6 +138,9 @@ transaction.state.log.min.isr={in_sync}
 transaction.state.log.num.partitions={INTERNAL_PARTITIONS}
 share.coordinator.state.topic.replication.factor={replicas}
 share.coordinator.state.topic.min.isr={in_sync}
+# Topics declare how long they keep records; the registry's journal, which declares
+# nothing, must never lose any.
+log.retention.ms=-1
 
 # A group starts at once, and a killed member's open transaction ends a second
 # after its time-out instead of ten.
@@ -244,5 +253,26 @@ mod tests {
         let nodes = nodes(1);
         let text = settings(&nodes, &nodes[0], Path::new("/data"));
         assert!(text.contains("default.replication.factor=1\nmin.insync.replicas=1\n"), "{text}");
+    }
+
+    #[test]
+    fn compose_has_the_same_settings() {
+        let nodes = nodes(1);
+        let ours = settings(&nodes, &nodes[0], Path::new("/data"));
+        let ours: std::collections::BTreeMap<&str, &str> =
+            ours.lines().filter_map(|line| line.split_once('=')).collect();
+        let mut same = 0;
+        for line in include_str!("../../compose.yaml").lines() {
+            let Some((name, value)) = line.trim().split_once(": ") else { continue };
+            let Some(name) = name.strip_prefix("KAFKA_") else { continue };
+            let name = name.to_lowercase().replace('_', ".");
+            // Those hold addresses and folders, which differ.
+            let place = ["listener", "voters", "log.dirs"].iter().any(|part| name.contains(part));
+            if let Some(own) = ours.get(name.as_str()).filter(|_| !place) {
+                assert_eq!(value.trim_matches('"'), *own, "{name}");
+                same += 1;
+            }
+        }
+        assert_eq!(same, 19, "settings that both have");
     }
 }

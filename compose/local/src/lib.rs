@@ -9,6 +9,7 @@
 //! The crate knows nothing of topics, schemas or tables: `tillroll setup` makes them.
 
 pub mod chdb;
+mod classes;
 pub mod clickhouse;
 pub mod clickhouse_server;
 pub mod component;

@@ -2,12 +2,16 @@
 
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use local::control::{self, Action};
 use local::{Service, Stack, fetch, services, tools};
 use tokio::signal::unix::{SignalKind, signal};
+
+/// The merchant that a new stack has.
+const MERCHANT: &str = "shop";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -92,12 +96,21 @@ fn default_data() -> PathBuf {
 }
 
 #[tokio::main]
-async fn main() -> Result<()> {
-    let arguments = Arguments::parse();
+async fn main() -> ExitCode {
+    match run(Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            fetch::say(&format!("tillroll-local: {failure:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> Result<()> {
     let data = &arguments.data;
     let (action, component) = match arguments.command {
         Command::Up { .. } => return up(arguments).await,
-        Command::Fetch => return fetch::ensure_all(&fetch::ALL).await,
+        Command::Fetch => return Stack::prepare().await,
         Command::Check => return check(),
         Command::Status => return status(data),
         Command::Stop { component } => (Action::Stop, component),
@@ -122,6 +135,10 @@ async fn up(arguments: Arguments) -> Result<()> {
         let stack = builder.start().await?;
         if !components_only {
             stack.setup().await?;
+            if !stack.keys_file().exists() {
+                let key = stack.tillroll(&["keys", "new", "--merchant", MERCHANT]).await?;
+                print(&format!("API key of merchant {MERCHANT}, shown only now: {key}"))?;
+            }
             tokio::try_join!(
                 stack.start_service(Service::Ingest, ingest),
                 stack.start_service(Service::Processors, processors),

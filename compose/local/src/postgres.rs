@@ -177,9 +177,8 @@ fn closed_to_others(path: &Path) -> Result<Option<PathBuf>> {
 fn trusted(home: &Path) -> Result<()> {
     let us = rustix::process::geteuid().as_raw();
     for path in [home, home.parent().unwrap_or(home)] {
-        let owner = fs::metadata(path)
-            .with_context(|| format!("cannot look at {}", path.display()))?
-            .uid();
+        let owner =
+            fs::metadata(path).with_context(|| format!("cannot look at {}", path.display()))?.uid();
         if owner != us && owner != 0 {
             bail!("{} belongs to user {owner}, not to us; remove it", path.display());
         }
@@ -203,11 +202,12 @@ mod tests {
         let temp = tempfile::tempdir().expect("temp folder");
         let inner = temp.path().join("inner");
         fs::create_dir(&inner).expect("writable");
-        // A temporary folder is closed to others from the start.
+        let mode = |mode| fs::Permissions::from_mode(mode);
+        fs::set_permissions(temp.path(), mode(0o700)).expect("ours");
         let found = closed_to_others(&inner.join("not-yet")).expect("readable");
         assert_eq!(found.as_deref(), Some(temp.path()));
-        fs::set_permissions(temp.path(), fs::Permissions::from_mode(0o755)).expect("ours");
-        fs::set_permissions(&inner, fs::Permissions::from_mode(0o755)).expect("ours");
+        fs::set_permissions(temp.path(), mode(0o755)).expect("ours");
+        fs::set_permissions(&inner, mode(0o755)).expect("ours");
         assert_eq!(closed_to_others(&inner).expect("readable"), None);
     }
 }

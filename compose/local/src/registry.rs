@@ -8,16 +8,24 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use crate::classes::Classes;
 use crate::component::Plan;
 use crate::health::Check;
 use crate::ports::Ports;
 use crate::process::Spec;
 use crate::tools::JAVA;
+use crate::versions::versions;
 
 const READY_WITHIN: Duration = Duration::from_secs(90);
 
 /// The registry on the cluster at `brokers`, which must be up.
-pub(crate) fn plan(home: &Path, data: &Path, ports: &Ports, brokers: &str) -> Result<Plan> {
+pub(crate) fn plan(
+    home: &Path,
+    data: &Path,
+    ports: &Ports,
+    brokers: &str,
+    classes: Classes,
+) -> Result<Plan> {
     let port = ports.get("registry")?;
     let folder = data.join("registry");
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
@@ -26,12 +34,18 @@ pub(crate) fn plan(home: &Path, data: &Path, ports: &Ports, brokers: &str) -> Re
     spec.args = ["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-jar"]
         .map(Into::into)
         .to_vec();
-    spec.args.push(home.join("quarkus-run.jar").into());
+    classes.configure(&mut spec, home)?;
+    let version = &versions().registry.version;
+    spec.args.push(home.join(format!("apicurio-registry-app-{version}-runner.jar")).into());
     spec.env = [
         ("QUARKUS_HTTP_HOST", "127.0.0.1".to_owned()),
         ("QUARKUS_HTTP_PORT", port.to_string()),
         ("APICURIO_STORAGE_KIND", "kafkasql".to_owned()),
         ("APICURIO_KAFKASQL_BOOTSTRAP_SERVERS", brokers.to_owned()),
+        // At a start it waits this long for snapshots, 5 s by default. One that comes
+        // later isn't needed: the whole journal is kept.
+        ("APICURIO_KAFKASQL_CONSUMER_POLL_TIMEOUT", "500".to_owned()),
+        ("APICURIO_STORAGE_SNAPSHOT_LOCATION", folder.display().to_string()),
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into();

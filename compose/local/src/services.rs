@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use crate::clickhouse;
 use crate::component::Plan;
 use crate::health::Check;
 use crate::ports::Ports;
@@ -127,12 +128,11 @@ fn ingest(instance: &Instance<'_>, addresses: &Addresses) -> Environment {
 
 fn processors(instance: &Instance<'_>, addresses: &Addresses) -> Environment {
     environment([
-        ("PROCESSORS_LISTEN", instance.listen()),
+        ("PROCESSORS_OPERATOR_LISTEN", instance.listen()),
         ("PROCESSORS_INSTANCE", instance.name.to_owned()),
-        ("PROCESSORS_STATE_FOLDER", instance.folder.join("state").display().to_string()),
+        ("PROCESSORS_DATA_DIR", instance.folder.join("state").display().to_string()),
         ("PROCESSORS_KAFKA__BROKERS", addresses.brokers.clone()),
         ("PROCESSORS_REGISTRY__URL", addresses.registry.clone()),
-        ("PROCESSORS_COURIERS__URL", addresses.couriers.clone()),
     ])
 }
 
@@ -144,6 +144,8 @@ fn sinks(instance: &Instance<'_>, addresses: &Addresses) -> Environment {
         ("SINKS_REGISTRY__URL", addresses.registry.clone()),
         ("SINKS_POSTGRES__URL", addresses.postgres.clone()),
         ("SINKS_CLICKHOUSE__URL", addresses.clickhouse.clone()),
+        ("SINKS_CLICKHOUSE__USER", clickhouse::USER.to_owned()),
+        ("SINKS_CLICKHOUSE__PASSWORD", clickhouse::PASSWORD.to_owned()),
     ])
 }
 

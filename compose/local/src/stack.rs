@@ -16,11 +16,12 @@ use anyhow::{Context, Result, bail};
 use futures::future::{join_all, try_join_all};
 use tempfile::TempDir;
 
+use crate::classes::Classes;
 use crate::component::{Component, Plan};
 use crate::fetch::{self, Part};
 use crate::ports::Ports;
 use crate::services::{self, Addresses, Environment, Service};
-use crate::{clickhouse, courier, kafka, postgres, registry};
+use crate::{classes, clickhouse, courier, kafka, postgres, registry};
 
 /// Keeps the data folder of a stack that would be deleted, to look at its logs.
 const KEEP: &str = "TILLROLL_KEEP";
@@ -39,6 +40,7 @@ pub struct StackBuilder {
     postgres: bool,
     clickhouse: bool,
     couriers: bool,
+    classes: Classes,
     keys_file: Option<PathBuf>,
     overrides: BTreeMap<Service, Environment>,
 }
@@ -108,12 +110,22 @@ impl StackBuilder {
         self
     }
 
+    /// The stack that records class archives.
+    pub(crate) fn recording(mut self, registry: bool) -> Self {
+        self.classes = Classes::Record;
+        self.registry = registry;
+        self.kafka(1)
+    }
+
     /// Fetches what is missing, starts everything and waits until it is ready.
     ///
     /// # Errors
     /// If something cannot be fetched or started; what was started is stopped again.
     pub async fn start(self) -> Result<Stack> {
         fetch::ensure_all(&self.parts()).await?;
+        if self.brokers > 0 && self.classes == Classes::Use {
+            classes::ensure(self.registry).await;
+        }
         let (folder, temporary) = match &self.data {
             Some(folder) => (std::path::absolute(folder)?, None),
             None => {
@@ -165,7 +177,8 @@ impl StackBuilder {
             return Ok(());
         }
         let home = Part::Kafka.path()?;
-        let plans = kafka::plan(&home, &stack.folder, &stack.ports, self.brokers)?;
+        let (data, ports, classes) = (&stack.folder, &stack.ports, self.classes);
+        let plans = kafka::plan(&home, data, ports, self.brokers, classes)?;
         // A majority must be up before any is ready.
         let nodes = try_join_all(plans.into_iter().map(Component::start)).await?;
         let brokers: Vec<&str> = nodes.iter().map(|node| node.url()).collect();
@@ -174,7 +187,7 @@ impl StackBuilder {
         stack.add(nodes);
         if self.registry {
             let home = Part::Registry.path()?;
-            let plan = registry::plan(&home, &stack.folder, &stack.ports, &brokers)?;
+            let plan = registry::plan(&home, data, ports, &brokers, classes)?;
             stack.launch(plan, |addresses| &mut addresses.registry).await?;
         }
         Ok(())
@@ -226,28 +239,50 @@ impl Stack {
         StackBuilder::default()
     }
 
-    /// Runs `tillroll setup` (topics, schemas, tables) against this stack.
+    /// Downloads everything that is missing, and records Java's class archives.
+    /// Starting a stack does so too, for what it needs.
     ///
     /// # Errors
-    /// If it fails; the end of its output is quoted.
+    /// If a tool is missing or a download fails.
+    pub async fn prepare() -> Result<()> {
+        fetch::ensure_all(&fetch::ALL).await?;
+        classes::ensure(true).await;
+        Ok(())
+    }
+
+    /// Runs `tillroll setup`: topics, schemas, and the simulator's couriers if there are any.
+    ///
+    /// # Errors
+    /// If it fails; its messages are quoted.
     pub async fn setup(&self) -> Result<()> {
-        let log = log_file(&self.folder, "setup");
-        let output = File::create(&log).context("cannot write the setup's log")?;
-        let status = tokio::process::Command::new(services::binary("tillroll")?)
-            .arg("setup")
+        let simulator = self.addresses.read().expect("no panic while locked").couriers.clone();
+        if simulator.is_empty() {
+            return self.tillroll(&["setup"]).await.map(drop);
+        }
+        let file = self.folder.join("couriers.toml");
+        fs::write(&file, courier::listing(&simulator).await?)?;
+        let file = file.display().to_string();
+        self.tillroll(&["setup", "--couriers", &file]).await.map(drop)
+    }
+
+    /// Runs the operator's command against this stack; what it wrote to stdout.
+    ///
+    /// # Errors
+    /// If it fails; its messages are quoted.
+    pub async fn tillroll(&self, arguments: &[&str]) -> Result<String> {
+        let output = tokio::process::Command::new(services::binary("tillroll")?)
+            .args(arguments)
             .envs(self.operator_environment())
             .stdin(Stdio::null())
-            .stdout(output.try_clone()?)
-            .stderr(output)
             .kill_on_drop(true)
-            .status()
+            .output()
             .await
-            .context("cannot run `tillroll setup`")?;
-        if !status.success() {
-            let text = crate::process::tail(&log, 25);
-            bail!("`tillroll setup` failed ({status}); the end of {}:\n{text}", log.display());
+            .context("cannot run `tillroll`")?;
+        if !output.status.success() {
+            let messages = String::from_utf8_lossy(&output.stderr);
+            bail!("`tillroll {}` failed ({}):\n{messages}", arguments.join(" "), output.status);
         }
-        Ok(())
+        String::from_utf8(output.stdout).context("`tillroll` wrote something that isn't text")
     }
 
     /// Starts `count` more instances of a service at once and waits until all are ready.
@@ -419,7 +454,7 @@ impl Stack {
         let mut outcome = Ok(());
         for group in [ours.clone(), others, brokers] {
             let results = join_all(group.iter().map(|component| component.stop())).await;
-            outcome = outcome.and(results.into_iter().map(|r| r.map(drop)).collect());
+            outcome = outcome.and(results.into_iter().try_for_each(|result| result.map(drop)));
         }
         // Nobody shall look for a stack that is gone.
         let _ = fs::remove_file(crate::control::state_file(&self.folder));

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hyper::StatusCode;
+use serde::Serialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -27,12 +28,26 @@ pub(super) enum Ask {
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: StatusCode,
-    pub(super) body: Value,
+    pub(super) body: Vec<u8>,
     pub(super) retry_after_s: Option<u32>,
 }
 
+/// A booking as its caller sees it. Written as it is, without a [`Value`] between: thousands a
+/// second are.
+#[derive(Serialize)]
+struct Described<'a> {
+    consignment_id: &'a str,
+    tracking_number: &'a str,
+    price_minor: i64,
+    currency: &'a str,
+    promised_at: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<&'static str>,
+}
+
 impl Answer {
-    pub(super) fn new(status: StatusCode, body: Value) -> Self {
+    pub(super) fn new(status: StatusCode, body: impl Serialize) -> Self {
+        let body = serde_json::to_vec(&body).expect("plain data has a JSON form");
         Answer { status, body, retry_after_s: None }
     }
 
@@ -207,11 +222,7 @@ impl Courier {
                 Answer::new(StatusCode::OK, json!({"voided": true}))
             }
             Ask::Find { reference } => match self.ledger.find(reference) {
-                Found::Live(booking) => {
-                    let mut body = self.described(&booking);
-                    body["status"] = json!("booked");
-                    Answer::new(StatusCode::OK, body)
-                }
+                Found::Live(booking) => self.answer(StatusCode::OK, &booking, Some("booked")),
                 Found::Voided => Answer::new(StatusCode::OK, json!({"status": "voided"})),
                 Found::Unknown => Answer::fault(
                     StatusCode::NOT_FOUND,
@@ -237,8 +248,8 @@ impl Courier {
             currency: settings.currency.as_bytes().try_into().unwrap_or(*b"XXX"),
         };
         match self.ledger.book(reference, order, make) {
-            Booked::New(booking) => Answer::new(StatusCode::CREATED, self.described(&booking)),
-            Booked::Again(booking) => Answer::new(StatusCode::OK, self.described(&booking)),
+            Booked::New(booking) => self.answer(StatusCode::CREATED, &booking, None),
+            Booked::Again(booking) => self.answer(StatusCode::OK, &booking, None),
             Booked::Voided => {
                 self.counts.late.fetch_add(1, Ordering::Relaxed);
                 let reason = "this reference was voided; book under a new one";
@@ -264,18 +275,17 @@ impl Courier {
         Some(REASONS[index])
     }
 
-    fn described(&self, booking: &Booking) -> Value {
-        json!({
-            "consignment_id": self.consignment_id(booking),
-            "tracking_number": format!(
-                "{}{:010}",
-                self.name.get(..2).unwrap_or(&self.name).to_ascii_uppercase(),
-                booking.number
-            ),
-            "price_minor": booking.price_minor,
-            "currency": std::str::from_utf8(&booking.currency).unwrap_or("XXX"),
-            "promised_at": booking.promised_at,
-        })
+    fn answer(&self, code: StatusCode, booking: &Booking, status: Option<&'static str>) -> Answer {
+        let prefix = self.name.get(..2).unwrap_or(&self.name).to_ascii_uppercase();
+        let described = Described {
+            consignment_id: &self.consignment_id(booking),
+            tracking_number: &format!("{prefix}{:010}", booking.number),
+            price_minor: booking.price_minor,
+            currency: std::str::from_utf8(&booking.currency).unwrap_or("XXX"),
+            promised_at: booking.promised_at,
+            status,
+        };
+        Answer::new(code, described)
     }
 
     pub(super) fn consignment_id(&self, booking: &Booking) -> String {

@@ -1,0 +1,46 @@
+# What a person types. Everything is built with the one optimised profile.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+BIN := $(TARGET)/release
+# Cargo's own progress is welcome on a terminal and noise in a log.
+QUIET := $(if $(CI),--quiet)
+CARGO_BUILD := cargo build --release --workspace --locked $(QUIET)
+
+# `make demo`: another file of orders, only its first invoices, don't stay up.
+export ORDERS SAMPLE ONCE
+# `make bench`: one part.
+export ONLY
+
+.PHONY: help setup build demo up test bench check
+
+help: ## This list
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' Makefile
+
+setup: ## Check the tools, install missing Debian packages (as root; otherwise say the command)
+	@.ci/setup
+
+build: setup ## Build everything (the first time takes a quarter of an hour: RocksDB)
+	@$(CARGO_BUILD)
+
+demo: build ## Replay real invoices and reconcile; ORDERS=<file.csv[.gz]> SAMPLE=<invoices> ONCE=1
+	@$(BIN)/tillroll-demo
+
+up: build ## Start everything, empty, and stay
+	@$(BIN)/tillroll-demo --up
+
+test: build ## All tests
+	@cargo test --release --workspace --locked $(QUIET) --no-run
+	@cargo test --release --workspace --locked
+
+bench: build ## Orders per second and latencies; ONLY=<part>
+	@$(BIN)/tillroll-bench
+
+check: setup ## Formatting, lints, licences of dependencies
+	@cargo fmt --all --check
+	@cargo clippy --release --workspace --all-targets --locked $(QUIET) -- -D warnings
+	@if cargo deny --version >/dev/null 2>&1; then cargo deny --log-level error check licenses bans sources; \
+	else echo "check: cargo-deny is not installed, licences were not checked (cargo install cargo-deny)"; fi

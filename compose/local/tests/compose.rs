@@ -1,0 +1,133 @@
+//! compose.yaml is understood by a Compose implementation, runs the pinned versions,
+//! and holds no secret. No container engine is needed.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use anyhow::{Context, Result, ensure};
+use local::versions::versions;
+
+/// Each service with the lines of its configuration.
+type Services = BTreeMap<String, Vec<String>>;
+
+#[test]
+fn a_compose_implementation_understands_it() -> Result<()> {
+    let resolved = services(&config(Some(".env.example"))?);
+    let names: Vec<&str> = resolved.keys().map(String::as_str).collect();
+    let expected = [
+        "clickhouse",
+        "courier-simulator",
+        "ingest",
+        "kafka",
+        "postgres",
+        "processors",
+        "registry",
+        "setup",
+        "sinks",
+    ];
+    ensure!(names == expected, "services are {names:?}");
+    for (name, lines) in &resolved {
+        let has = |key: &str| lines.iter().any(|line| line == key);
+        // `setup` runs to its end instead.
+        ensure!(has("healthcheck:") != (name == "setup"), "{name}: health check");
+    }
+    for name in ["ingest", "processors", "sinks"] {
+        let waits = resolved[name]
+            .windows(2)
+            .any(|pair| pair == ["setup:", "condition: service_completed_successfully"]);
+        ensure!(waits, "{name} must wait for `setup`");
+    }
+    Ok(())
+}
+
+#[test]
+fn images_are_the_pinned_ones() -> Result<()> {
+    let v = versions();
+    let pinned = [
+        ("kafka", v.kafka.image.as_str()),
+        ("registry", &v.registry.image),
+        ("postgres", &v.postgres.image),
+        ("clickhouse", &v.clickhouse.image),
+    ];
+    let resolved = services(&config(Some(".env.example"))?);
+    for (name, lines) in &resolved {
+        let expected =
+            pinned.iter().find(|(n, _)| n == name).map_or("tillroll:local", |(_, image)| image);
+        let image = lines.iter().find_map(|line| line.strip_prefix("image: "));
+        ensure!(image == Some(expected), "{name} runs {image:?}, versions.toml says {expected}");
+    }
+    Ok(())
+}
+
+#[test]
+fn passwords_come_from_outside() -> Result<()> {
+    let failure = config(None).err().context("it must not start without passwords")?;
+    ensure!(failure.to_string().contains("PASSWORD"), "unclear: {failure:#}");
+    let text = std::fs::read_to_string(folder().join("compose.yaml"))?;
+    for line in text.lines().filter(|line| line.contains("PASSWORD:")) {
+        ensure!(line.contains(": ${"), "a password in compose.yaml: {line}");
+    }
+    for line in text.lines().filter(|line| line.contains("postgres://")) {
+        ensure!(line.contains(":${POSTGRES_PASSWORD}@"), "a password in compose.yaml: {line}");
+    }
+    Ok(())
+}
+
+/// The resolved configuration, as `docker-compose config` prints it.
+fn config(env_file: Option<&str>) -> Result<String> {
+    // Not the folder of compose.yaml: a developer's own .env there must not count.
+    let empty = tempfile::tempdir()?;
+    let file = folder().join("compose.yaml");
+    let env = match env_file {
+        Some(name) => folder().join(name),
+        None => {
+            let path = empty.path().join("no.env");
+            std::fs::write(&path, "")?;
+            path
+        }
+    };
+    let output = compose(&file, &env)?;
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.success(), "`config` failed: {errors}");
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// Docker's plugin is tried first, then the program of Debian's package.
+fn compose(file: &Path, env: &Path) -> Result<Output> {
+    let plugin = Command::new("docker").args(["compose", "version"]).output();
+    let mut command = match plugin {
+        Ok(output) if output.status.success() => {
+            let mut docker = Command::new("docker");
+            docker.arg("compose");
+            docker
+        }
+        _ => Command::new("docker-compose"),
+    };
+    command.env_remove("POSTGRES_PASSWORD").env_remove("CLICKHOUSE_PASSWORD");
+    command.arg("-f").arg(file).arg("--env-file").arg(env).arg("config");
+    command.output().context(
+        "neither `docker compose` nor `docker-compose` runs; install one with: \
+         apt-get install docker-compose",
+    )
+}
+
+fn services(config: &str) -> Services {
+    let mut services = Services::new();
+    let mut current = None;
+    let body = config.lines().skip_while(|line| *line != "services:").skip(1);
+    for line in body.take_while(|line| line.starts_with(' ')) {
+        match line.strip_prefix("  ").filter(|rest| !rest.starts_with(' ')) {
+            Some(name) => current = Some(name.trim_end_matches(':').to_owned()),
+            None => {
+                let name = current.clone().unwrap_or_default();
+                services.entry(name).or_default().push(line.trim().to_owned());
+            }
+        }
+    }
+    services
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}

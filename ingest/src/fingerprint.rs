@@ -1,0 +1,82 @@
+//! Pure: the fingerprint of a request, over its canonical JSON: keys sorted, no whitespace, absent
+//! optional fields as their default, times in UTC milliseconds. Bodies that mean the same are equal.
+
+use std::collections::BTreeMap;
+
+use compact_str::CompactString;
+use events::{Currency, Destination, Fingerprint, Millis, OrderLine, Sku, WarehouseCode};
+use serde::{Serialize, Serializer};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+// The fields of these structs stand in alphabetical order: that is the canonical form.
+
+#[derive(Serialize)]
+struct Order<'a> {
+    attributes: &'a BTreeMap<CompactString, CompactString>,
+    currency: &'a Currency,
+    customer_id: Option<&'a str>,
+    destination: Address<'a>,
+    #[serde(serialize_with = "order_lines")]
+    lines: &'a [OrderLine],
+    ordered_at: Millis,
+}
+
+#[derive(Serialize)]
+struct Address<'a> {
+    city: &'a str,
+    country: &'a str,
+    name: &'a str,
+    postcode: &'a str,
+    street: &'a str,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    quantity: i32,
+    sku: &'a Sku,
+    unit_price_minor: i64,
+}
+
+#[derive(Serialize)]
+struct Receipt<'a> {
+    pieces: &'a BTreeMap<Sku, i32>,
+    warehouse: &'a WarehouseCode,
+}
+
+fn order_lines<S: Serializer>(lines: &&[OrderLine], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(lines.iter().map(|line| Line {
+        quantity: line.quantity,
+        sku: &line.sku,
+        unit_price_minor: line.unit_price_minor,
+    }))
+}
+
+pub(crate) fn order(
+    customer_id: Option<&str>,
+    currency: &Currency,
+    destination: &Destination,
+    lines: &[OrderLine],
+    ordered_at: Millis,
+    attributes: &BTreeMap<CompactString, CompactString>,
+) -> Fingerprint {
+    let address = Address {
+        city: &destination.city,
+        country: &destination.country,
+        name: &destination.name,
+        postcode: &destination.postcode,
+        street: &destination.street,
+    };
+    digest(&Order { attributes, currency, customer_id, destination: address, lines, ordered_at })
+}
+
+pub(crate) fn receipt(warehouse: &WarehouseCode, pieces: &BTreeMap<Sku, i32>) -> Fingerprint {
+    digest(&Receipt { pieces, warehouse })
+}
+
+fn digest(canonical: &impl Serialize) -> Fingerprint {
+    let json = serde_json::to_vec(canonical).expect("strings and integers serialise");
+    let hash: [u8; 32] = Sha256::digest(&json).into();
+    let (first, _) = hash.split_first_chunk::<16>().expect("32 bytes hold 16");
+    Fingerprint(Uuid::from_bytes(*first))
+}

@@ -1,0 +1,143 @@
+//! `POST /v1/orders`: validate, find who clicked first, record, answer when Kafka has it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Buf;
+use chrono::{DateTime, Utc};
+use events::{Fingerprint, Merchant, Millis, OrderId, Record};
+use futures::Stream;
+use serde::Serialize;
+use warp::http::StatusCode;
+use warp::http::header::{HeaderName, HeaderValue, LOCATION};
+use warp::reply::Response;
+
+use crate::app::App;
+use crate::problem::{Code, Problem};
+use crate::publish::{Outcome, Outgoing, Refusal, Settled, Target};
+use crate::recent::{Claim, Click, Progress, Recent};
+use crate::request::Request;
+use crate::{routes, validate};
+
+const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+const EXPIRES: HeaderName = HeaderName::from_static("idempotency-expires");
+
+#[derive(Serialize)]
+struct Accepted<'a> {
+    order_id: &'a str,
+    status: &'static str,
+    status_url: &'a str,
+}
+
+/// How a click with an idempotency key ended.
+pub(crate) struct Answer {
+    /// When the first record was appended.
+    pub(crate) accepted_at: Millis,
+    /// Whether another click's record is the one.
+    pub(crate) replayed: bool,
+}
+
+pub(crate) async fn place<B, D>(app: &App, request: Request<B>) -> Result<Response, Problem>
+where
+    B: Stream<Item = Result<D, warp::Error>>,
+    D: Buf,
+{
+    let merchant = request.merchant(&app.keys)?;
+    let key = request.idempotency_key()?;
+    let body = request.json(app.limits.body_bytes, &app.bodies).await?;
+    let order = validate::order(&body).map_err(Problem::faults)?;
+    let order_id = OrderId::derive(&merchant, &key);
+    let fingerprint = order.fingerprint();
+    let click = (&*app.recent, order_id.0, &merchant, fingerprint);
+    let answer = settle(app, click, 1, |app, outcome| {
+        let record: Record =
+            order.placed(order_id, (*merchant).clone(), key.clone(), fingerprint).into();
+        let payload = app.codec.to_bytes(&record);
+        let key = order_id.as_bytes().to_vec();
+        app.publisher.publish(&[Outgoing { target: Target::Orders, key, payload }], outcome);
+    })
+    .await?;
+    if answer.replayed {
+        wire::telemetry::ORDERS_REPLAYED.with_label_values(&[merchant.as_str()]).inc();
+    }
+    Ok(accepted(app, order_id, &answer))
+}
+
+/// Publishes as the first click under its key, or waits for the one that is.
+pub(crate) async fn settle(
+    app: &App,
+    (recent, id, merchant, fingerprint): (&Recent, uuid::Uuid, &Arc<Merchant>, Fingerprint),
+    records: usize,
+    publish: impl FnOnce(&App, &Arc<Outcome>),
+) -> Result<Answer, Problem> {
+    let now = Instant::now();
+    let until = now + app.limits.answer_within();
+    let (outcome, first) = match recent.claim(id, merchant, fingerprint, records, now) {
+        Claim::First(outcome) => {
+            publish(app, &outcome);
+            (outcome, None)
+        }
+        Claim::Repeat(click) => match &click.progress {
+            Progress::Logged { .. } => return replay(&click, fingerprint),
+            Progress::Clicked(outcome) => (Arc::clone(outcome), Some(click)),
+        },
+    };
+    let settled = outcome.wait(until).await;
+    // Another process' record may have been first, or the only one.
+    if let Some(click) = recent.find(id)
+        && let Progress::Logged { accepted_at } = click.progress
+    {
+        let own = matches!(settled, Some(Settled::Acknowledged { at, .. }) if at == Some(accepted_at));
+        if first.is_some() || !own || click.fingerprint != fingerprint {
+            return replay(&click, fingerprint);
+        }
+    }
+    match (settled, first) {
+        (Some(Settled::Acknowledged { .. }), Some(click)) => replay(&click, fingerprint),
+        (Some(Settled::Acknowledged { at, .. }), None) => {
+            let accepted_at = at.unwrap_or_else(|| Millis(Utc::now().timestamp_millis()));
+            Ok(Answer { accepted_at, replayed: false })
+        }
+        (Some(Settled::Refused(refusal)), _) if !outcome.doubtful => Err(refused(refusal)),
+        _ => Err(Problem::plain(Code::OutcomeUnknown)),
+    }
+}
+
+fn replay(click: &Click, fingerprint: Fingerprint) -> Result<Answer, Problem> {
+    if click.fingerprint != fingerprint {
+        return Err(Problem::plain(Code::IdempotencyKeyConflict));
+    }
+    let accepted_at = click.accepted_at().unwrap_or(Millis(Utc::now().timestamp_millis()));
+    Ok(Answer { accepted_at, replayed: true })
+}
+
+fn refused(refusal: Refusal) -> Problem {
+    Problem::plain(match refusal {
+        Refusal::Busy => Code::TooBusy,
+        Refusal::Unavailable => Code::KafkaUnavailable,
+    })
+}
+
+fn accepted(app: &App, order_id: OrderId, answer: &Answer) -> Response {
+    let order_id = order_id.to_string();
+    let url = format!("/v1/orders/{order_id}");
+    let body = Accepted { order_id: &order_id, status: "received", status_url: &url };
+    let mut response = routes::json(StatusCode::ACCEPTED, &body);
+    let location = HeaderValue::from_str(&url).expect("an order's path is visible ASCII");
+    response.headers_mut().insert(LOCATION, location);
+    idempotency(app, &mut response, answer);
+    response
+}
+
+/// The headers that tell a client what its key stands for.
+pub(crate) fn idempotency(app: &App, response: &mut Response, answer: &Answer) {
+    let lifetime = Duration::from_secs(u64::from(app.idempotency_days) * 24 * 60 * 60);
+    let lifetime = i64::try_from(lifetime.as_millis()).expect("days fit");
+    let expires = DateTime::<Utc>::from_timestamp_millis(answer.accepted_at.plus(lifetime).0);
+    let text = expires.unwrap_or_default().format("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    let value = HeaderValue::from_str(&text).expect("a date is visible ASCII");
+    response.headers_mut().insert(EXPIRES, value);
+    if answer.replayed {
+        response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+    }
+}

@@ -1,0 +1,255 @@
+//! What every handler asks of a request: its merchant, its idempotency key, its JSON body.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::{Buf, Bytes};
+use compact_str::CompactString;
+use events::Merchant;
+use futures::{Stream, StreamExt as _};
+use serde_json::Value;
+use warp::http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use warp::http::{HeaderMap, Method};
+
+use crate::keys::KeyRing;
+use crate::problem::{Code, Problem};
+
+/// The header that names an order or a receipt.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+const MAX_KEY: usize = 255;
+
+/// A request whose body is still to be read.
+pub(crate) struct Request<B> {
+    pub(crate) method: Method,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: B,
+}
+
+impl<B> Request<B> {
+    pub(crate) fn merchant(&self, keys: &KeyRing) -> Result<Arc<Merchant>, Problem> {
+        let refused = || Problem::plain(Code::Unauthorized);
+        let value = self.headers.get(AUTHORIZATION).ok_or_else(refused)?;
+        let (scheme, token) =
+            value.to_str().ok().and_then(|text| text.split_once(' ')).ok_or_else(refused)?;
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return Err(refused());
+        }
+        keys.authenticate(token.trim()).ok_or_else(refused)
+    }
+
+    pub(crate) fn idempotency_key(&self) -> Result<CompactString, Problem> {
+        let mut values = self.headers.get_all(IDEMPOTENCY_KEY).iter();
+        let value = values.next().ok_or_else(|| Problem::plain(Code::MissingIdempotencyKey))?;
+        let invalid = || Problem::plain(Code::InvalidIdempotencyKey);
+        if values.next().is_some() {
+            return Err(invalid());
+        }
+        value.to_str().ok().and_then(parse_key).ok_or_else(invalid)
+    }
+}
+
+impl<B, D> Request<B>
+where
+    B: Stream<Item = Result<D, warp::Error>>,
+    D: Buf,
+{
+    /// Reads the body within `limit` bytes and parses it.
+    pub(crate) async fn json(self, limit: usize, budget: &BodyBudget) -> Result<Value, Problem> {
+        if !speaks_json(&self.headers) {
+            return Err(Problem::plain(Code::UnsupportedMediaType));
+        }
+        let too_large = || Problem::plain(Code::BodyTooLarge);
+        let announced = self.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok());
+        let announced: usize = announced.and_then(|text| text.parse().ok()).unwrap_or(0);
+        if announced > limit {
+            return Err(too_large());
+        }
+        let mut hold = budget.hold();
+        let body = read(self.body, limit, &mut hold).await?;
+        serde_json::from_slice(&body)
+            .map_err(|error| Problem::new(Code::InvalidJson, format!("not JSON: {error}")))
+    }
+}
+
+async fn read<D: Buf>(
+    body: impl Stream<Item = Result<D, warp::Error>>,
+    limit: usize,
+    hold: &mut Hold<'_>,
+) -> Result<Bytes, Problem> {
+    let mut body = std::pin::pin!(body);
+    let mut whole: Vec<u8> = Vec::new();
+    let mut first: Option<Bytes> = None;
+    while let Some(chunk) = body.next().await {
+        let mut chunk = chunk
+            .map_err(|_| Problem::new(Code::InvalidJson, "the body ended before its length"))?;
+        let length = chunk.remaining();
+        if hold.bytes + length > limit {
+            return Err(Problem::plain(Code::BodyTooLarge));
+        }
+        if !hold.grow(length) {
+            return Err(Problem::plain(Code::TooBusy));
+        }
+        // A small body comes in one piece, which needs no copy.
+        let chunk = chunk.copy_to_bytes(length);
+        match first.take() {
+            None if whole.is_empty() => first = Some(chunk),
+            None => whole.extend_from_slice(&chunk),
+            Some(start) => {
+                whole.extend_from_slice(&start);
+                whole.extend_from_slice(&chunk);
+            }
+        }
+    }
+    Ok(first.unwrap_or_else(|| whole.into()))
+}
+
+fn speaks_json(headers: &HeaderMap) -> bool {
+    let plain = headers.get(CONTENT_ENCODING).is_none_or(|coding| coding == "identity");
+    let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let kind = kind.split(';').next().unwrap_or("").trim();
+    plain && kind.eq_ignore_ascii_case("application/json")
+}
+
+/// A key, bare or as an RFC 8941 string, as the same value: 1 to 255 visible ASCII characters.
+fn parse_key(text: &str) -> Option<CompactString> {
+    let text = text.trim();
+    let key = if let Some(rest) = text.strip_prefix('"') {
+        unquote(rest.strip_suffix('"')?)?
+    } else {
+        CompactString::from(text)
+    };
+    let legal = (1..=MAX_KEY).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic());
+    legal.then_some(key)
+}
+
+fn unquote(text: &str) -> Option<CompactString> {
+    let mut key = CompactString::default();
+    let mut characters = text.chars();
+    while let Some(c) = characters.next() {
+        match c {
+            '"' => return None,
+            '\\' => match characters.next()? {
+                escaped @ ('"' | '\\') => key.push(escaped),
+                _ => return None,
+            },
+            other => key.push(other),
+        }
+    }
+    Some(key)
+}
+
+/// How many bytes of bodies may be held at once, over all requests.
+#[derive(Debug)]
+pub(crate) struct BodyBudget {
+    most: usize,
+    held: AtomicUsize,
+}
+
+impl BodyBudget {
+    pub(crate) fn new(most: usize) -> Self {
+        Self { most, held: AtomicUsize::new(0) }
+    }
+
+    fn hold(&self) -> Hold<'_> {
+        Hold { budget: self, bytes: 0 }
+    }
+}
+
+/// One body's part of the budget, given back when dropped.
+struct Hold<'a> {
+    budget: &'a BodyBudget,
+    bytes: usize,
+}
+
+impl Hold<'_> {
+    fn grow(&mut self, bytes: usize) -> bool {
+        let before = self.budget.held.fetch_add(bytes, Ordering::Relaxed);
+        self.bytes += bytes;
+        before + bytes <= self.budget.most
+    }
+}
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        self.budget.held.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::executor::block_on;
+    use futures::stream;
+
+    fn request(headers: &[(&'static str, &str)], body: &'static [u8]) -> Request<impl Chunks> {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, value.parse().unwrap());
+        }
+        let chunks: Vec<Result<Bytes, warp::Error>> =
+            body.chunks(10).map(|chunk| Ok(Bytes::from_static(chunk))).collect();
+        Request { method: Method::POST, headers: map, body: stream::iter(chunks) }
+    }
+
+    trait Chunks: Stream<Item = Result<Bytes, warp::Error>> {}
+    impl<T: Stream<Item = Result<Bytes, warp::Error>>> Chunks for T {}
+
+    #[test]
+    fn a_key_is_the_same_bare_and_quoted() {
+        let table = [
+            ("8e03978e-40d5", Some("8e03978e-40d5")),
+            ("\"8e03978e-40d5\"", Some("8e03978e-40d5")),
+            (" \"k\" ", Some("k")),
+            (r#""a\"b\\c""#, Some(r#"a"b\c"#)),
+            (r#"a"b\c"#, Some(r#"a"b\c"#)),
+            ("", None),
+            ("\"\"", None),
+            ("\"", None),
+            ("\"a", None),
+            ("\"a\"b\"", None),
+            (r#""a\b""#, None),
+            (r#""a\"#, None),
+            ("a b", None),
+            ("\"a b\"", None),
+            ("\"a\";v=1", None),
+            ("é", None),
+        ];
+        for (text, expected) in table {
+            assert_eq!(parse_key(text).as_deref(), expected, "{text}");
+        }
+        assert!(parse_key(&"k".repeat(255)).is_some());
+        assert!(parse_key(&"k".repeat(256)).is_none());
+    }
+
+    #[test]
+    fn a_missing_a_repeated_and_a_good_key_are_told_apart() {
+        let code = |headers: &[_]| request(headers, b"").idempotency_key().map_err(|p| p.code);
+        assert_eq!(code(&[]), Err(Code::MissingIdempotencyKey));
+        let twice = [("idempotency-key", "a"), ("idempotency-key", "a")];
+        assert_eq!(code(&twice), Err(Code::InvalidIdempotencyKey));
+        assert_eq!(code(&[("idempotency-key", "\"a\"")]), Ok("a".into()));
+    }
+
+    #[test]
+    fn a_body_is_read_within_its_limits() {
+        let json = [("content-type", "application/json; charset=utf-8")];
+        let read = |headers: &[_], body, limit, budget: &BodyBudget| {
+            block_on(request(headers, body).json(limit, budget)).map_err(|p| p.code)
+        };
+        let budget = BodyBudget::new(100);
+        let body = br#"{"a": [1, 2, 3], "b": null}"#;
+        assert!(read(&json, body, 27, &budget).is_ok());
+        assert_eq!(read(&json, body, 26, &budget), Err(Code::BodyTooLarge));
+        assert_eq!(read(&json, &body[..9], 99, &budget), Err(Code::InvalidJson));
+        assert_eq!(read(&json, b"", 99, &budget), Err(Code::InvalidJson));
+        assert_eq!(read(&json, body, 99, &BodyBudget::new(20)), Err(Code::TooBusy));
+        assert_eq!(read(&[], body, 99, &budget), Err(Code::UnsupportedMediaType));
+        let form = [("content-type", "application/x-www-form-urlencoded")];
+        assert_eq!(read(&form, body, 99, &budget), Err(Code::UnsupportedMediaType));
+        let packed = [json[0], ("content-encoding", "gzip")];
+        assert_eq!(read(&packed, body, 99, &budget), Err(Code::UnsupportedMediaType));
+        let announced = [json[0], ("content-length", "1000")];
+        assert_eq!(read(&announced, body, 99, &budget), Err(Code::BodyTooLarge));
+        assert_eq!(budget.held.load(Ordering::Relaxed), 0, "everything is given back");
+    }
+}

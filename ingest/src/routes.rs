@@ -1,0 +1,150 @@
+//! Every path on one screen; the rest of the file is what they have in common.
+
+use std::convert::Infallible;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use bytes::Buf;
+use futures::Stream;
+use serde::Serialize;
+use warp::Filter;
+use warp::http::header::{CONTENT_TYPE, HeaderValue};
+use warp::http::{HeaderMap, Method, StatusCode};
+use warp::path::FullPath;
+use warp::reply::Response;
+use wire::operator::Readiness;
+use wire::telemetry::{HTTP_REQUESTS, HTTP_SECONDS};
+
+use crate::app::App;
+use crate::problem::{self, Code, Problem};
+use crate::request::Request;
+use crate::{orders, stock, tracking};
+
+/// Set once Kafka and the registry were reached; until then the API answers 503.
+pub(crate) type Slot = Arc<OnceLock<App>>;
+
+async fn dispatch<B, D>(app: &App, path: &str, request: Request<B>) -> (&'static str, Answered)
+where
+    B: Stream<Item = Result<D, warp::Error>>,
+    D: Buf,
+{
+    let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+    match (parts.as_slice(), &request.method) {
+        (["v1", "orders"], &Method::POST) => ("/v1/orders", orders::place(app, request).await),
+        (["v1", "orders"], _) => ("/v1/orders", only("POST")),
+        (["v1", "orders", id], &Method::GET) => {
+            ("/v1/orders/{id}", tracking::show(app, request, id).await)
+        }
+        (["v1", "orders", _], _) => ("/v1/orders/{id}", only("GET")),
+        (["v1", "stock", "receipts"], &Method::POST) => {
+            ("/v1/stock/receipts", stock::receive(app, request).await)
+        }
+        (["v1", "stock", "receipts"], _) => ("/v1/stock/receipts", only("POST")),
+        (["v1", "stock", sku], &Method::GET) => {
+            ("/v1/stock/{sku}", stock::show(app, request, sku).await)
+        }
+        (["v1", "stock", _], _) => ("/v1/stock/{sku}", only("GET")),
+        _ => ("unknown", Err(Problem::plain(Code::NotFound))),
+    }
+}
+
+/// The API and the operator's paths.
+pub(crate) fn all(
+    slot: Slot,
+    readiness: Readiness,
+) -> impl Filter<Extract = (impl warp::Reply,), Error = Infallible> + Clone {
+    let operator = wire::operator::routes(readiness);
+    let pages = warp::get().and(warp::path!("problems" / ..)).and(warp::path::tail()).and_then(
+        async |name: warp::path::Tail| problem::page(name.as_str()).ok_or_else(warp::reject),
+    );
+    let api = warp::any()
+        .and(warp::method())
+        .and(warp::path::full())
+        .and(warp::header::headers_cloned())
+        .and(warp::body::stream())
+        .then(move |method: Method, path: FullPath, headers: HeaderMap, body| {
+            let slot = Arc::clone(&slot);
+            async move { answer(&slot, path.as_str(), Request { method, headers, body }).await }
+        });
+    operator.or(pages).or(api).recover(async |_: warp::Rejection| {
+        // The API's filters take every request, so this is a fault of ours.
+        Ok::<_, Infallible>(Problem::plain(Code::Internal).response("/"))
+    })
+}
+
+type Answered = Result<Response, Problem>;
+
+async fn answer<B, D>(slot: &Slot, path: &str, request: Request<B>) -> Response
+where
+    B: Stream<Item = Result<D, warp::Error>>,
+    D: Buf,
+{
+    let start = Instant::now();
+    let (route, answered) = match slot.get() {
+        Some(app) => dispatch(app, path, request).await,
+        None => ("starting", Err(Problem::plain(Code::Starting))),
+    };
+    let response = answered.unwrap_or_else(|problem| problem.response(path));
+    HTTP_REQUESTS.with_label_values(&[route, response.status().as_str()]).inc();
+    HTTP_SECONDS.with_label_values(&[route]).observe(start.elapsed().as_secs_f64());
+    response
+}
+
+fn only(allow: &'static str) -> Answered {
+    Err(Problem { allow, ..Problem::new(Code::MethodNotAllowed, format!("use {allow}")) })
+}
+
+/// An answer with a JSON body.
+pub(crate) fn json(status: StatusCode, body: &impl Serialize) -> Response {
+    let body = serde_json::to_vec(body).expect("answers are made of strings and numbers");
+    let mut response = Response::new(body.into());
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// A path segment without its percent escapes; `None` if they are malformed.
+pub(crate) fn decode(segment: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(segment.len());
+    let mut rest = segment.as_bytes();
+    while let [first, tail @ ..] = rest {
+        rest = tail;
+        if *first != b'%' {
+            bytes.push(*first);
+            continue;
+        }
+        let (escape, tail) = rest.split_at_checked(2)?;
+        let escape = std::str::from_utf8(escape).ok().filter(|e| !e.starts_with('+'))?;
+        bytes.push(u8::from_str_radix(escape, 16).ok()?);
+        rest = tail;
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn path_segments_are_decoded() {
+        assert_eq!(decode("85123A").as_deref(), Some("85123A"));
+        assert_eq!(decode("a%20b%2Fc").as_deref(), Some("a b/c"));
+        for bad in ["%", "%2", "%zz", "%+1", "%ff"] {
+            assert_eq!(decode(bad), None, "{bad}");
+        }
+    }
+
+    #[tokio::test]
+    async fn before_the_start_the_api_says_so_and_the_process_lives() {
+        let readiness = Readiness::starting(&["kafka"]);
+        let routes = all(Slot::default(), readiness);
+        let get = async |path: &str| warp::test::request().path(path).reply(&routes).await;
+        assert_eq!(get("/livez").await.status(), 200);
+        assert_eq!(get("/readyz").await.status(), 503);
+        assert_eq!(get("/metrics").await.status(), 200);
+        let answer = get("/v1/orders/x").await;
+        assert_eq!(answer.status(), 503);
+        assert_eq!(answer.headers()["retry-after"], "2");
+        assert!(get("/problems/outcome_unknown").await.body().starts_with(b"# It may"));
+    }
+}

@@ -1,0 +1,308 @@
+//! The whole API against real Kafka, registry and PostgreSQL, through two processes.
+
+mod support;
+
+use anyhow::Result;
+use events::Record;
+use futures::future::try_join_all;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use support::{Answer, World, answer, database, eventually, order};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_keeps_its_contract() -> Result<()> {
+    let world = World::start(|stack| stack).await?;
+    refusals(&world).await?;
+    acceptance(&world).await?;
+    parallel_clicks(&world).await?;
+    conflicts(&world).await?;
+    receipts(&world).await?;
+    states(&world).await?;
+    revocation(&world).await?;
+    shutdown(&world).await
+}
+
+/// Every refusal of a request that is the client's fault.
+async fn refusals(world: &World) -> Result<()> {
+    let good = order().to_string();
+    let with = |change: fn(&mut Value)| {
+        let mut body = order();
+        change(&mut body);
+        body.to_string()
+    };
+    let big = with(|body| body["attributes"]["note"] = "x".repeat(300_000).into());
+    let long_key = "k".repeat(256);
+    let (json, key) = (("content-type", "application/json"), ("idempotency-key", "refused"));
+    let all = [json, key];
+    let orders = "/v1/orders";
+    let receipts = "/v1/stock/receipts";
+    type Row<'a> = (Method, &'a str, &'a [(&'a str, &'a str)], String, u16, &'a str);
+    let table: Vec<Row<'_>> = vec![
+        (Method::POST, orders, &[json], good.clone(), 400, "missing_idempotency_key"),
+        (Method::POST, orders, &[json, ("idempotency-key", "\"")], good.clone(), 400, "invalid_idempotency_key"),
+        (Method::POST, orders, &[json, ("idempotency-key", "")], good.clone(), 400, "invalid_idempotency_key"),
+        (Method::POST, orders, &[json, ("idempotency-key", &long_key)], good.clone(), 400, "invalid_idempotency_key"),
+        (Method::POST, orders, &all, good[1..].into(), 400, "invalid_json"),
+        (Method::POST, orders, &all, String::new(), 400, "invalid_json"),
+        (Method::POST, orders, &all, big, 413, "body_too_large"),
+        (Method::POST, orders, &[key], good.clone(), 415, "unsupported_media_type"),
+        (Method::POST, orders, &[key, ("content-type", "text/xml")], good.clone(), 415, "unsupported_media_type"),
+        (Method::POST, orders, &all, with(|b| b["coupon"] = 1.into()), 422, "validation_failed"),
+        (Method::POST, orders, &all, with(|b| b["lines"] = json!([])), 422, "validation_failed"),
+        (Method::POST, orders, &all, with(|b| b["lines"][0]["quantity"] = (-1).into()), 422, "validation_failed"),
+        (Method::POST, receipts, &[json], "{}".into(), 400, "missing_idempotency_key"),
+        (Method::POST, receipts, &all, json!({"lines": []}).to_string(), 422, "validation_failed"),
+        (Method::GET, orders, &[], String::new(), 405, "method_not_allowed"),
+        (Method::GET, receipts, &[], String::new(), 405, "method_not_allowed"),
+        (Method::DELETE, "/v1/orders/1", &[], String::new(), 405, "method_not_allowed"),
+        (Method::POST, "/v1/stock/A", &all, String::new(), 405, "method_not_allowed"),
+        (Method::GET, "/v2/orders", &[], String::new(), 404, "not_found"),
+        (Method::GET, "/", &[], String::new(), 404, "not_found"),
+        (Method::GET, "/v1/orders/no-uuid", &[], String::new(), 404, "order_not_found"),
+        (Method::GET, "/v1/stock/never%20received", &[], String::new(), 404, "stock_not_found"),
+        (Method::GET, "/v1/stock/a%2Fb", &[], String::new(), 404, "stock_not_found"),
+    ];
+    for (method, path, headers, body, status, code) in table {
+        let mut request = world.http.request(method.clone(), world.url(0, path));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let refused = answer(request.bearer_auth(&world.shop).body(body)).await?;
+        assert_eq!((refused.status, refused.code()), (status, code), "{method} {path}: {refused:?}");
+        problem(&refused, path);
+    }
+    for token in ["", "tr_unknown", &world.shop[1..]] {
+        let request = world.http.post(world.url(0, orders)).bearer_auth(token).body(good.clone());
+        let refused = answer(request).await?;
+        assert_eq!((refused.status, refused.code()), (401, "unauthorized"));
+        assert_eq!(refused.headers["www-authenticate"], "Bearer");
+        problem(&refused, orders);
+    }
+    assert!(world.records("orders")?.is_empty(), "a refused request leaves no record");
+    assert!(world.records("stock")?.is_empty(), "a refused request leaves no record");
+    Ok(())
+}
+
+fn problem(refused: &Answer, path: &str) {
+    assert_eq!(refused.headers["content-type"], "application/problem+json", "{refused:?}");
+    assert_eq!(refused.body["status"], refused.status);
+    assert_eq!(refused.body["instance"], path);
+    assert_eq!(refused.body["type"], format!("/problems/{}", refused.code()));
+    if refused.code() == "validation_failed" {
+        assert!(refused.body["errors"][0]["pointer"].is_string(), "{refused:?}");
+    }
+}
+
+async fn acceptance(world: &World) -> Result<()> {
+    let accepted = world.order(0, "first").await?;
+    assert_eq!(accepted.status, 202, "{accepted:?}");
+    let id = accepted.order_id();
+    let path = format!("/v1/orders/{id}");
+    assert_eq!(accepted.headers["location"], path);
+    assert_eq!(accepted.body, json!({"order_id": id, "status": "received", "status_url": path}));
+    assert!(accepted.headers["idempotency-expires"].ends_with(" GMT"), "{accepted:?}");
+    assert!(!accepted.replayed());
+    // Read your write, at once in the process that took it and soon in the other.
+    let shown = world.get(0, &world.shop, &path).await?;
+    assert_eq!((shown.status, &shown.body["status"]), (200, &json!("received")), "{shown:?}");
+    eventually("the other process knows the order", async || {
+        let shown = world.get(1, &world.shop, &path).await?;
+        Ok(shown.status == 200 && shown.body["status"] == "received")
+    })
+    .await?;
+    for (process, secret, path) in [
+        (0, &world.other, path.as_str()),
+        (1, &world.other, path.as_str()),
+        (0, &world.shop, "/v1/orders/00000000-0000-4000-8000-000000000000"),
+    ] {
+        let hidden = world.get(process, secret, path).await?;
+        assert_eq!((hidden.status, hidden.code()), (404, "order_not_found"), "{path}");
+    }
+    let records = world.records("orders")?;
+    let [Record::OrderPlaced(record)] = records.as_slice() else { panic!("{records:?}") };
+    assert_eq!(record.order_id.to_string(), id);
+    assert_eq!((record.total_minor, record.lines.len()), (6 * 255 + 6 * 339, 2));
+    assert_eq!(record.idempotency_key, "first");
+    Ok(())
+}
+
+async fn parallel_clicks(world: &World) -> Result<()> {
+    let clicks = 20;
+    let click = |n: usize| {
+        // Every other click quotes the key, and they are spread over both processes.
+        let key = if n % 4 < 2 { "parallel" } else { "\"parallel\"" };
+        world.order(n % 2, key)
+    };
+    let answers = try_join_all((0..clicks).map(click)).await?;
+    let id = answers[0].order_id();
+    for answer in &answers {
+        assert_eq!((answer.status, answer.order_id()), (202, id.clone()), "{answer:?}");
+    }
+    let own = answers.iter().filter(|answer| !answer.replayed()).count();
+    let records = world.orders()?[&id];
+    assert!((1..=2).contains(&records), "{records}: at most one record in each process");
+    assert_eq!(own, records, "every record is one click's own");
+    // Later clicks are absorbed by both processes.
+    let replays = "tillroll_orders_replayed_total";
+    eventually("both processes know the order", async || {
+        let before = world.orders()?[&id];
+        let answers = [world.order(0, "parallel").await?, world.order(1, "parallel").await?];
+        let absorbed = answers.iter().all(|answer| answer.status == 202 && answer.replayed());
+        Ok(absorbed && world.orders()?[&id] == before)
+    })
+    .await?;
+    let before = world.metric(1, replays).await?;
+    let again = world.order(1, "parallel").await?;
+    assert_eq!(again.headers["idempotency-expires"], answers[0].headers["idempotency-expires"]);
+    assert_eq!(world.metric(1, replays).await? - before, 1.0);
+    // The same body, written another way, is the same order.
+    let mut reordered = order();
+    reordered["ordered_at"] = "2010-12-01T10:26:00+02:00".into();
+    let again = world.post(0, "/v1/orders", "parallel", &reordered).await?;
+    assert_eq!((again.status, again.replayed()), (202, true), "{again:?}");
+    // Another merchant's key of the same name is another order.
+    let request = world.http.post(world.url(0, "/v1/orders")).bearer_auth(&world.other);
+    let foreign = answer(request.header("idempotency-key", "parallel").json(&order())).await?;
+    assert_eq!((foreign.status, foreign.replayed()), (202, false));
+    assert_ne!(foreign.order_id(), id);
+    Ok(())
+}
+
+async fn conflicts(world: &World) -> Result<()> {
+    let mut changed = order();
+    changed["lines"][0]["quantity"] = 7.into();
+    for process in [0, 1] {
+        let refused = world.post(process, "/v1/orders", "parallel", &changed).await?;
+        let told = (refused.status, refused.code());
+        assert_eq!(told, (422, "idempotency_key_conflict"), "{process}");
+    }
+    // Both at once: one is the order, the other a conflict; never two orders in one process.
+    let both = try_join_all([
+        world.post(0, "/v1/orders", "contested", &order()),
+        world.post(0, "/v1/orders", "contested", &changed),
+    ])
+    .await?;
+    let mut statuses: Vec<u16> = both.iter().map(|answer| answer.status).collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses, [202, 422], "{both:?}");
+    Ok(())
+}
+
+async fn receipts(world: &World) -> Result<()> {
+    let body = json!({"lines": [
+        {"sku": "85123A", "quantity": 10}, {"sku": "71053", "quantity": 5},
+        {"sku": "85123A", "quantity": 2},
+    ]});
+    let accepted = world.post(0, "/v1/stock/receipts", "r1", &body).await?;
+    assert_eq!(accepted.status, 202, "{accepted:?}");
+    assert_eq!((&accepted.body["warehouse"], &accepted.body["skus"]), (&json!("main"), &json!(2)));
+    let again = world.post(0, "/v1/stock/receipts", "r1", &body).await?;
+    assert_eq!((again.status, again.replayed()), (202, true));
+    assert_eq!(again.body, accepted.body);
+    let other = json!({"lines": [{"sku": "85123A", "quantity": 1}]});
+    let refused = world.post(0, "/v1/stock/receipts", "r1", &other).await?;
+    assert_eq!((refused.status, refused.code()), (422, "idempotency_key_conflict"));
+    let mut pieces: Vec<(String, i32)> = world
+        .records("stock")?
+        .into_iter()
+        .map(|record| match record {
+            Record::StockReceived(received) => (received.sku.to_string(), received.quantity),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    pieces.sort();
+    assert_eq!(pieces, [("71053".into(), 5), ("85123A".into(), 12)]);
+    // The largest receipt there is.
+    let lines: Vec<Value> =
+        (0..1000).map(|n| json!({"sku": format!("SKU{n}"), "quantity": 1})).collect();
+    let largest = world.post(1, "/v1/stock/receipts", "r2", &json!({"lines": lines})).await?;
+    assert_eq!((largest.status, &largest.body["skus"]), (202, &json!(1000)), "{largest:?}");
+    assert_eq!(world.records("stock")?.len(), 1002);
+    Ok(())
+}
+
+/// What the sinks wrote is what is shown.
+async fn states(world: &World) -> Result<()> {
+    let accepted = world.order(0, "shown").await?;
+    let id = accepted.order_id();
+    let key = format!("'{id}', '2026-11-27T09:00:00Z'");
+    database(&world.stack)
+        .await?
+        .batch_execute(&format!(
+            "INSERT INTO orders VALUES ({key}, 'shop', 'routed', '', 3, 1, 1, 'GBP', 3564, 1, NULL,
+                '2010-12-01T08:26:00Z', '2026-11-27T09:00:02Z', '{{\"city\": \"Leeds\"}}', '{{}}');
+             INSERT INTO order_lines VALUES ({key}, 1, '85123A', 6, 255);
+             INSERT INTO order_events VALUES
+                ({key}, 1, 'shop', 'received', '', '2026-11-27T09:00:00Z', 1, 1, NULL),
+                ({key}, 2, 'shop', 'reserved', '', '2026-11-27T09:00:01Z', 1, 1, NULL),
+                ({key}, 3, 'shop', 'routed', '', '2026-11-27T09:00:02Z', 1, 1, NULL);
+             INSERT INTO consignments VALUES ({key}, 3, 'swift', 'swift-1', 'T1', 450, 'GBP',
+                '2026-11-29T09:00:00Z', 1, 1, 1);
+             INSERT INTO stock_levels VALUES
+                ('shop', 'a b', 'east', 1, 10, 2, 1, '2026-11-27T09:00:00Z'),
+                ('shop', 'a b', 'main', 1, 5, 5, 0, '2026-11-27T09:00:00Z'),
+                ('other', 'a b', 'main', 1, 99, 0, 0, '2026-11-27T09:00:00Z');"
+        ))
+        .await?;
+    let path = format!("/v1/orders/{id}");
+    let shown = world.get(1, &world.shop, &path).await?;
+    assert_eq!(shown.status, 200);
+    let body = &shown.body;
+    assert_eq!((&body["status"], &body["version"]), (&json!("routed"), &json!(3)), "{body}");
+    assert_eq!((&body["reason"], &body["customer_id"]), (&Value::Null, &Value::Null));
+    assert_eq!((&body["total_minor"], &body["currency"]), (&json!(3564), &json!("GBP")));
+    assert_eq!(body["accepted_at"], "2026-11-27T09:00:00.000Z");
+    assert_eq!(body["lines"][0]["sku"], "85123A");
+    assert_eq!(body["consignment"]["courier"], "swift");
+    assert_eq!(body["events"].as_array().map(Vec::len), Some(3));
+    assert_eq!(body["events"][2]["status"], "routed");
+    let hidden = world.get(1, &world.other, &path).await?;
+    assert_eq!(hidden.status, 404, "{hidden:?}");
+
+    let stock = world.get(0, &world.shop, "/v1/stock/a%20b").await?;
+    let sums = ["on_hand", "reserved", "allocated", "available"];
+    assert_eq!(sums.map(|sum| stock.body[sum].as_i64()), [15, 7, 1, 7].map(Some), "{stock:?}");
+    assert_eq!(stock.body["warehouses"][0]["available"], 7);
+    Ok(())
+}
+
+/// A revoked key is refused within seconds, without a restart.
+async fn revocation(world: &World) -> Result<()> {
+    let file = world.stack.keys_file();
+    let entries = ingest::keys::list(&file)?;
+    let other = entries.iter().find(|entry| entry.merchant.as_str() == "other").expect("issued");
+    ingest::keys::revoke(&file, other.id())?;
+    eventually("the revoked key is refused", async || {
+        Ok(world.get(0, &world.other, "/v1/stock/A").await?.status == 401)
+    })
+    .await?;
+    assert_eq!(world.get(0, &world.shop, "/v1/stock/A").await?.status, 404);
+    Ok(())
+}
+
+/// SIGTERM under load: what was answered 202 is in the topic.
+async fn shutdown(world: &World) -> Result<()> {
+    let place = async |n: usize| world.order(0, &format!("last-{n}")).await;
+    let orders = async {
+        let mut accepted = Vec::new();
+        for n in 0..10_000 {
+            match place(n).await {
+                Ok(answer) if answer.status == 202 => accepted.push(answer.order_id()),
+                // It is gone.
+                Ok(_) | Err(_) => return accepted,
+            }
+        }
+        accepted
+    };
+    let stop = async {
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        world.stack.stop("ingest-1").await
+    };
+    let (accepted, stopped) = tokio::join!(orders, stop);
+    assert!(stopped?, "it ends by itself");
+    assert!(!accepted.is_empty());
+    let logged = world.orders()?;
+    assert!(accepted.iter().all(|id| logged.get(id) == Some(&1)), "accepted and not recorded");
+    Ok(())
+}

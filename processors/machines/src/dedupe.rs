@@ -1,0 +1,74 @@
+//! Dedupe: the guard before the saga. One lookup in the orders table decides first, duplicate or
+//! conflict.
+
+use events::{Fingerprint, Millis, OrderId, OrderPlaced, OrderRepeated, OrderStatus, RepeatKind};
+use serde::{Deserialize, Serialize};
+
+use crate::machine::Source;
+use crate::table::{Row, Table};
+
+/// How long an idempotency key is remembered after its order finished: 30 days.
+pub const KEY_LIFETIME_MS: i64 = 30 * 24 * 60 * 60 * 1000;
+
+/// An order as dedupe and the saga know it: the body while it is needed, then a marker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderRow {
+    /// Append time of the order's first record.
+    pub accepted_at: Millis,
+    /// Digest of the first payload.
+    pub fingerprint: Fingerprint,
+    /// What was ordered; `None` once the order has finished.
+    pub body: Option<OrderPlaced>,
+    /// How and when it finished.
+    pub finished: Option<Finished>,
+}
+
+/// The marker of a finished order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finished {
+    /// Its last status.
+    pub status: OrderStatus,
+    /// When.
+    pub at: Millis,
+}
+
+impl Row for OrderRow {
+    fn deadline(&self) -> Option<Millis> {
+        self.finished.map(|finished| finished.at.plus(KEY_LIFETIME_MS))
+    }
+}
+
+/// What a record under an idempotency key is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Admission {
+    /// The order's first record: the saga begins.
+    First,
+    /// A later one: recorded, the order untouched.
+    Repeat(OrderRepeated),
+}
+
+/// Decides what an `OrderPlaced` is.
+pub fn admit(
+    orders: &mut Table<OrderId, OrderRow>,
+    placed: &OrderPlaced,
+    source: Source,
+) -> Admission {
+    let Some(first) = orders.get(&placed.order_id) else {
+        return Admission::First;
+    };
+    let kind = if first.fingerprint == placed.fingerprint {
+        RepeatKind::Duplicate
+    } else {
+        RepeatKind::Conflict
+    };
+    Admission::Repeat(OrderRepeated {
+        order_id: placed.order_id,
+        accepted_at: first.accepted_at,
+        merchant: placed.merchant.clone(),
+        kind,
+        fingerprint: placed.fingerprint,
+        repeated_at: source.appended_at,
+        source_partition: source.partition,
+        source_offset: source.offset,
+    })
+}

@@ -1,0 +1,35 @@
+//! The numbered catalogue of what must never be untrue. Written once: tests panic on a violation,
+//! production counts it (`tillroll_invariant_violations_total`) and alarms.
+
+use events::OrderId;
+
+use crate::stock::Level;
+use crate::table::LevelKey;
+
+/// One broken invariant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Its number, e.g. `ST-1`.
+    pub invariant: &'static str,
+    /// What was seen; no personal data.
+    pub detail: String,
+}
+
+/// ST-1: for every SKU and warehouse, 0 ≤ reserved, 0 ≤ allocated, reserved + allocated ≤ on hand.
+pub fn level(key: &LevelKey, level: &Level) -> Option<Violation> {
+    let sound = level.reserved >= 0
+        && level.allocated >= 0
+        && level.reserved.saturating_add(level.allocated) <= level.on_hand;
+    (!sound).then(|| Violation {
+        invariant: "ST-1",
+        detail: format!("{}/{}/{} stands at {level:?}", key.0, key.1, key.2),
+    })
+}
+
+/// CO-1: a consignment is booked only for an order whose lines are all reserved.
+pub fn booked_while(order: OrderId, reserved: bool) -> Option<Violation> {
+    (!reserved).then(|| Violation {
+        invariant: "CO-1",
+        detail: format!("order {order} was booked without a reservation"),
+    })
+}

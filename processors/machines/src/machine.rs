@@ -1,0 +1,163 @@
+//! What every machine is: records and timers in, effects out.
+
+use compact_str::CompactString;
+use events::{CourierCode, Destination, Lane, Merchant, Millis, OrderKey, Record};
+
+use crate::invariant::Violation;
+use crate::table::{AnyTable, TableId};
+
+/// Where a record stands in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Source {
+    /// Topic.
+    pub topic: &'static str,
+    /// Partition.
+    pub partition: i32,
+    /// Offset.
+    pub offset: i64,
+    /// When the broker appended it.
+    pub appended_at: Millis,
+}
+
+/// What a step may know besides its record and state.
+#[derive(Debug, Clone, Copy)]
+pub struct Context {
+    /// The task's time: never runs backwards, never read from a clock.
+    pub now: Millis,
+    /// Partition of the task.
+    pub partition: i32,
+    /// Partitions of every topic.
+    pub partitions: i32,
+}
+
+/// What follows from a step.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// A record for a topic, in the same transaction as the state change.
+    Emit {
+        /// Topic.
+        topic: &'static str,
+        /// Partition.
+        partition: i32,
+        /// Record key.
+        key: Vec<u8>,
+        /// Record.
+        record: Record,
+    },
+    /// A call to a company; leaves only after the transaction committed.
+    Call(Call),
+    /// The record contradicts its contract: it goes to the dead letter queue.
+    Reject {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Effects of the steps of a batch, in order.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// What follows.
+    pub list: Vec<Effect>,
+    /// Broken invariants: panic in tests, counted and alarmed in production.
+    pub violations: Vec<Violation>,
+}
+
+impl Effects {
+    /// Emits a record whose key decides the partition.
+    pub fn emit(
+        &mut self,
+        context: &Context,
+        topic: &'static str,
+        key: &[u8],
+        record: impl Into<Record>,
+    ) {
+        let partition = events::topics::partition_for(key, context.partitions);
+        self.emit_to(topic, partition, key, record);
+    }
+
+    /// Emits a record to a partition chosen by the caller.
+    pub fn emit_to(
+        &mut self,
+        topic: &'static str,
+        partition: i32,
+        key: &[u8],
+        record: impl Into<Record>,
+    ) {
+        let key = key.to_vec();
+        self.list.push(Effect::Emit { topic, partition, key, record: record.into() });
+    }
+
+    /// Makes a call after the commit.
+    pub fn call(&mut self, call: Call) {
+        self.list.push(Effect::Call(call));
+    }
+
+    /// Refuses the record at hand.
+    pub fn reject(&mut self, reason: impl Into<String>) {
+        self.list.push(Effect::Reject { reason: reason.into() });
+    }
+}
+
+/// One call to a courier company. Its outcome comes back as a `CourierAnswered` record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// What to ask.
+    pub kind: CallKind,
+    /// The order.
+    pub order: OrderKey,
+    /// Key of the outcome.
+    pub lane: Lane,
+    /// Attempt of the booking; with the order the idempotency key.
+    pub attempt: i32,
+    /// Whom.
+    pub courier: CourierCode,
+    /// Base URL of the company's API.
+    pub url: CompactString,
+    /// Longest wait, milliseconds.
+    pub timeout_ms: i32,
+    /// Must not leave after this moment.
+    pub not_after: Millis,
+}
+
+impl Call {
+    /// The reference under which the company knows the consignment, `<uuid>-<attempt>`; repeats are
+    /// safe under it. The UUID stands for order and acceptance: a key used again after its lifetime
+    /// is another order.
+    pub fn reference(&self) -> String {
+        let at = self.order.accepted_at.0.to_be_bytes();
+        let order = uuid::Uuid::new_v5(&self.order.order_id.0, &at);
+        format!("{order}-{}", self.attempt)
+    }
+}
+
+/// What a company is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CallKind {
+    /// Take a consignment.
+    Book {
+        /// For whom.
+        merchant: Merchant,
+        /// Where to.
+        destination: Destination,
+    },
+    /// Forget a consignment, whether it was ever booked or not.
+    Void,
+}
+
+/// A processor's pure part.
+pub trait Machine {
+    /// One record: changes state, appends effects. A function of its arguments and the tables.
+    fn step(&mut self, record: Record, source: Source, context: &Context, effects: &mut Effects);
+
+    /// A row's deadline may be due; the row may have changed or gone meanwhile.
+    fn fire(&mut self, table: TableId, key: &[u8], context: &Context, effects: &mut Effects);
+
+    /// Before a batch is sealed: what is said once per batch, not per record.
+    fn end_batch(&mut self, _context: &Context, _effects: &mut Effects) {}
+
+    /// After a takeover: calls that were outstanding, to be made again under the same reference.
+    fn resume(&mut self, _context: &Context, _effects: &mut Effects) {}
+
+    /// The machine's tables, always in the same order.
+    fn tables(&mut self) -> Vec<&mut dyn AnyTable>;
+}

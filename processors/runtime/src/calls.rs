@@ -1,0 +1,259 @@
+//! Calls to courier companies. They leave only after their transaction committed; the outcome comes
+//! back as a `CourierAnswered` record, whatever it was.
+//!
+//! The API called: `POST {url}/consignments` with an `Idempotency-Key`, `DELETE
+//! {url}/consignments/{reference}` to void. A company that takes part must know idempotency keys, so
+//! a call outstanding at a crash is simply made again.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context, Result};
+use events::{
+    CallOutcome, Codec, CourierAnswered, CourierCall, CourierCode, Millis, Record, topics,
+};
+use machines::{Call, CallKind};
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use reqwest::StatusCode;
+use serde::Deserialize;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use wire::telemetry::{COURIER_CALL_SECONDS, COURIER_CALLS};
+
+/// How long one try to write an outcome may take before it is tried again.
+const OUTCOME_TIMEOUT_MS: u32 = 60_000;
+
+/// Makes calls for all stream threads of a process.
+#[derive(Clone)]
+pub struct Calls {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    runtime: Handle,
+    http: reqwest::Client,
+    producer: FutureProducer,
+    codec: Codec,
+    partitions: i32,
+    max_in_flight: usize,
+    limits: Mutex<BTreeMap<CourierCode, Arc<Semaphore>>>,
+}
+
+/// What a company answers to a booking.
+#[derive(Debug, Deserialize)]
+struct Booked {
+    consignment_id: String,
+    tracking_number: String,
+    price_minor: i64,
+    currency: String,
+    promised_at: i64,
+}
+
+struct Answer {
+    outcome: CallOutcome,
+    detail: String,
+    booked: Option<Booked>,
+}
+
+impl Answer {
+    fn new(outcome: CallOutcome, detail: impl Into<String>) -> Self {
+        Self { outcome, detail: detail.into(), booked: None }
+    }
+}
+
+impl Calls {
+    /// A service that answers to this Kafka.
+    ///
+    /// # Errors
+    /// When a client cannot be made.
+    pub fn new(
+        runtime: Handle,
+        brokers: &str,
+        instance: &str,
+        codec: Codec,
+        partitions: i32,
+        max_in_flight: usize,
+    ) -> Result<Self> {
+        let client_id = format!("{instance}.calls");
+        let producer = wire::client::producer(brokers, &client_id, OUTCOME_TIMEOUT_MS)
+            .create()
+            .context("outcome producer cannot be made")?;
+        let http = reqwest::Client::builder()
+            .connect_timeout(Duration::from_millis(500))
+            .redirect(reqwest::redirect::Policy::none())
+            .build()?;
+        let limits = Mutex::default();
+        let inner = Inner { runtime, http, producer, codec, partitions, max_in_flight, limits };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Makes a call in the background, unless its task has moved on by then.
+    pub fn make(&self, call: Call, live: Arc<AtomicBool>) {
+        let inner = self.inner.clone();
+        self.inner.runtime.spawn(async move { inner.run(call, &live).await });
+    }
+}
+
+impl Inner {
+    async fn run(&self, call: Call, live: &AtomicBool) {
+        let limit = self.limit(&call.courier);
+        let Ok(_permit) = limit.acquire().await else { return };
+        // The new owner of the task makes the call; a resumed zombie sends nothing stale.
+        if !live.load(Ordering::Acquire) {
+            return;
+        }
+        let began = Instant::now();
+        let answer = if now() > call.not_after {
+            Answer::new(CallOutcome::NotSent, "too late to be sent")
+        } else {
+            self.ask(&call).await
+        };
+        let took = began.elapsed();
+        let kind = match call.kind {
+            CallKind::Book { .. } => CourierCall::Book,
+            CallKind::Void => CourierCall::Void,
+        };
+        count(&call, kind, answer.outcome, took);
+        let record = answered(&call, kind, answer, took);
+        self.report(&call, record, live).await;
+    }
+
+    fn limit(&self, courier: &CourierCode) -> Arc<Semaphore> {
+        let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || Arc::new(Semaphore::new(self.max_in_flight));
+        limits.entry(courier.clone()).or_insert_with(new).clone()
+    }
+
+    async fn ask(&self, call: &Call) -> Answer {
+        let reference = call.reference();
+        let timeout = Duration::from_millis(u64::try_from(call.timeout_ms).unwrap_or(1_000));
+        let request = match &call.kind {
+            CallKind::Book { merchant, destination } => {
+                let body = serde_json::json!({
+                    "reference": reference,
+                    "merchant": merchant,
+                    "order_id": call.order.order_id,
+                    "lane": call.lane,
+                    "destination": destination,
+                    "weight_grams": null,
+                });
+                self.http.post(format!("{}/consignments", call.url)).json(&body)
+            }
+            CallKind::Void => {
+                self.http.delete(format!("{}/consignments/{reference}", call.url))
+            }
+        };
+        let sent = request.header("Idempotency-Key", &reference).timeout(timeout).send().await;
+        match (sent, &call.kind) {
+            (Err(error), _) => failed(&error),
+            (Ok(response), CallKind::Book { .. }) => read_booking(response).await,
+            (Ok(response), CallKind::Void) => read_void(response.status()),
+        }
+    }
+
+    /// Writes the outcome, however long that takes: an order waits for it.
+    async fn report(&self, call: &Call, record: CourierAnswered, live: &AtomicBool) {
+        let bytes = self.codec.to_bytes(&Record::from(record));
+        let key = call.lane.as_str();
+        let partition = topics::partition_for(key.as_bytes(), self.partitions);
+        while live.load(Ordering::Acquire) {
+            let record = FutureRecord::to(topics::COURIERS.name)
+                .partition(partition)
+                .key(key)
+                .payload(&bytes);
+            match self.producer.send(record, Duration::from_secs(5)).await {
+                Ok(_) => return,
+                Err((error, _)) => tracing::warn!(%error, "courier outcome waits for Kafka"),
+            }
+        }
+    }
+}
+
+fn failed(error: &reqwest::Error) -> Answer {
+    if error.is_connect() {
+        Answer::new(CallOutcome::Failed, "connection refused or timed out")
+    } else if error.is_timeout() {
+        Answer::new(CallOutcome::TimedOut, "no answer in time")
+    } else {
+        Answer::new(CallOutcome::TimedOut, "connection broke before an answer")
+    }
+}
+
+async fn read_booking(response: reqwest::Response) -> Answer {
+    let status = response.status();
+    let text = |what: &str| format!("{what}: status {}", status.as_u16());
+    if status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::SERVICE_UNAVAILABLE {
+        return Answer::new(CallOutcome::Failed, text("not now"));
+    }
+    if status.is_client_error() {
+        return Answer::new(CallOutcome::Refused, text("refused"));
+    }
+    if !status.is_success() {
+        // It may have booked before it failed: in doubt, so the attempt is voided.
+        return Answer::new(CallOutcome::TimedOut, text("failed"));
+    }
+    match response.json::<Booked>().await {
+        Ok(booked) => {
+            let mut answer = Answer::new(CallOutcome::Succeeded, "");
+            answer.booked = Some(booked);
+            answer
+        }
+        Err(_) => Answer::new(CallOutcome::TimedOut, text("unreadable answer")),
+    }
+}
+
+fn read_void(status: StatusCode) -> Answer {
+    if status.is_success() || status == StatusCode::NOT_FOUND {
+        Answer::new(CallOutcome::Succeeded, "")
+    } else {
+        Answer::new(CallOutcome::Failed, format!("status {}", status.as_u16()))
+    }
+}
+
+fn answered(call: &Call, kind: CourierCall, answer: Answer, took: Duration) -> CourierAnswered {
+    let booked = answer.booked.unwrap_or(Booked {
+        consignment_id: String::new(),
+        tracking_number: String::new(),
+        price_minor: 0,
+        currency: String::new(),
+        promised_at: 0,
+    });
+    CourierAnswered {
+        order_id: call.order.order_id,
+        accepted_at: call.order.accepted_at,
+        lane: call.lane.clone(),
+        attempt: call.attempt,
+        courier: call.courier.clone(),
+        call: kind,
+        outcome: answer.outcome,
+        detail: answer.detail.into(),
+        latency_ms: i32::try_from(took.as_millis()).unwrap_or(i32::MAX),
+        consignment_id: booked.consignment_id.into(),
+        tracking_number: booked.tracking_number.into(),
+        price_minor: booked.price_minor,
+        currency: booked.currency.into(),
+        promised_at: Millis(booked.promised_at),
+    }
+}
+
+fn count(call: &Call, kind: CourierCall, outcome: CallOutcome, took: Duration) {
+    let kind = if kind == CourierCall::Void { "void" } else { "book" };
+    let outcome = match outcome {
+        CallOutcome::Succeeded => "succeeded",
+        CallOutcome::Refused => "refused",
+        CallOutcome::Failed => "failed",
+        CallOutcome::TimedOut => "timed_out",
+        CallOutcome::NotSent => "not_sent",
+        CallOutcome::Unknown => "unknown",
+    };
+    COURIER_CALLS.with_label_values(&[call.courier.as_str(), kind, outcome]).inc();
+    COURIER_CALL_SECONDS.with_label_values(&[call.courier.as_str()]).observe(took.as_secs_f64());
+}
+
+/// The wall clock, UTC.
+pub fn now() -> Millis {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,207 @@
+//! The inboxes of a stream thread: one group member for command inboxes, one hand-assigned consumer
+//! for outcome inboxes, both polled by this thread only.
+//!
+//! Rebalances are only noted in librdkafka's callback; the thread acts on them between batches.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use machines::TaskId;
+use machines::topology::Processor;
+use rdkafka::bindings::rd_kafka_resp_err_t;
+use rdkafka::client::ClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::BorrowedMessage;
+use rdkafka::{Offset, TopicPartitionList};
+
+/// A change of what the group assigns to this thread.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rebalance {
+    /// Partitions of command inboxes to take over.
+    Assigned(Vec<(String, i32)>),
+    /// Partitions to hand over.
+    Revoked(Vec<(String, i32)>),
+}
+
+/// Notes rebalances instead of acting on them.
+#[derive(Default)]
+pub struct Noting {
+    notes: Mutex<Vec<Rebalance>>,
+}
+
+impl ClientContext for Noting {}
+
+impl ConsumerContext for Noting {
+    fn rebalance(
+        &self,
+        _consumer: &BaseConsumer<Self>,
+        error: rd_kafka_resp_err_t,
+        list: &mut TopicPartitionList,
+    ) {
+        let partitions =
+            list.elements().iter().map(|e| (e.topic().to_string(), e.partition())).collect();
+        let note = if error == rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            Rebalance::Assigned(partitions)
+        } else {
+            Rebalance::Revoked(partitions)
+        };
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner).push(note);
+    }
+}
+
+/// The consumers of a stream thread.
+pub struct Inboxes {
+    commands: BaseConsumer<Noting>,
+    outcomes: BaseConsumer,
+}
+
+/// Who this thread is to the group.
+#[derive(Debug, Clone)]
+pub struct Member {
+    /// `host:port`, comma separated.
+    pub brokers: String,
+    /// Consumer group.
+    pub group: String,
+    /// `group.instance.id`, also `transactional.id` with the group in front.
+    pub instance: String,
+}
+
+impl Inboxes {
+    /// Connects and joins the group for the command inboxes of these processors.
+    ///
+    /// # Errors
+    /// When librdkafka refuses the configuration.
+    pub fn join(member: &Member, processors: &[Processor]) -> Result<Self> {
+        let Member { brokers, group, instance } = member;
+        let commands = wire::client::group_consumer(brokers, instance, group, instance)
+            .set("enable.partition.eof", "false")
+            .create_with_context(Noting::default())
+            .context("command consumer cannot be made")?;
+        let outcomes = wire::client::assigned_consumer(brokers, instance)
+            .set("enable.partition.eof", "false")
+            .create()
+            .context("outcome consumer cannot be made")?;
+        let inboxes = Self { commands, outcomes };
+        let topics: Vec<&str> = processors.iter().map(|p| p.commands).collect();
+        inboxes.commands.subscribe(&topics).context("command inboxes cannot be subscribed")?;
+        Ok(inboxes)
+    }
+
+    /// What the group changed since the last call, in order.
+    pub fn rebalances(&self) -> Vec<Rebalance> {
+        let notes = &self.commands.context().notes;
+        std::mem::take(&mut *notes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The next outcome record at hand, without waiting.
+    ///
+    /// # Errors
+    /// When reading cannot go on: records were lost, or another process has this instance id.
+    pub fn outcome(&self) -> Result<Option<BorrowedMessage<'_>>> {
+        settle(self.outcomes.poll(Duration::ZERO))
+    }
+
+    /// The next command record at hand, without waiting; also serves rebalances.
+    ///
+    /// # Errors
+    /// As [`Inboxes::outcome`].
+    pub fn command(&self) -> Result<Option<BorrowedMessage<'_>>> {
+        settle(self.commands.poll(Duration::ZERO))
+    }
+
+    /// Starts reading the inboxes of tasks at their positions. To be answered to every
+    /// [`Rebalance::Assigned`], empty or not.
+    ///
+    /// # Errors
+    /// When librdkafka refuses.
+    pub fn assign<'a>(
+        &self,
+        tasks: impl Iterator<Item = (TaskId, &'a BTreeMap<String, i64>)>,
+    ) -> Result<()> {
+        let (mut commands, mut outcomes) = (TopicPartitionList::new(), TopicPartitionList::new());
+        for (task, positions) in tasks {
+            for inbox in task.processor.inboxes() {
+                let position = positions.get(inbox).copied().unwrap_or(0);
+                let own = inbox == task.processor.commands;
+                let list = if own { &mut commands } else { &mut outcomes };
+                list.add_partition_offset(inbox, task.partition, Offset::Offset(position))?;
+            }
+        }
+        self.commands.incremental_assign(&commands)?;
+        if outcomes.count() > 0 {
+            self.outcomes.incremental_assign(&outcomes)?;
+        }
+        Ok(())
+    }
+
+    /// Stops reading the inboxes of tasks. To be answered to every [`Rebalance::Revoked`].
+    ///
+    /// # Errors
+    /// When librdkafka refuses.
+    pub fn unassign(&self, tasks: impl Iterator<Item = TaskId>) -> Result<()> {
+        let (mut commands, mut outcomes) = (TopicPartitionList::new(), TopicPartitionList::new());
+        for task in tasks {
+            commands.add_partition(task.processor.commands, task.partition);
+            if let Some(inbox) = task.processor.outcomes {
+                outcomes.add_partition(inbox, task.partition);
+            }
+        }
+        self.commands.incremental_unassign(&commands)?;
+        if outcomes.count() > 0 {
+            self.outcomes.incremental_unassign(&outcomes)?;
+        }
+        Ok(())
+    }
+
+    /// What a transaction needs to commit offsets as this member.
+    ///
+    /// # Errors
+    /// When the group was never joined.
+    pub fn group(&self) -> Result<ConsumerGroupMetadata> {
+        self.commands.group_metadata().context("not a member of the group")
+    }
+
+    /// Offset that the group has committed, if any.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub fn committed(&self, topic: &str, partition: i32) -> Result<Option<i64>> {
+        let mut list = TopicPartitionList::new();
+        list.add_partition(topic, partition);
+        let list = self.commands.committed_offsets(list, Duration::from_secs(10))?;
+        Ok(list.elements().first().and_then(|e| e.offset().to_raw()).filter(|o| *o >= 0))
+    }
+
+    /// Leaves the group: a static member sends no LeaveGroup when it is closed.
+    pub fn unsubscribe(&self) {
+        self.commands.unsubscribe();
+    }
+}
+
+fn settle(
+    polled: Option<Result<BorrowedMessage<'_>, KafkaError>>,
+) -> Result<Option<BorrowedMessage<'_>>> {
+    match polled {
+        None => Ok(None),
+        Some(Ok(message)) => Ok(Some(message)),
+        Some(Err(error)) => match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::Fatal | RDKafkaErrorCode::FencedInstanceId) => {
+                bail!("{STOP}: another process has this instance id: {error}")
+            }
+            Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
+                bail!("{STOP}: records were deleted before they were read: {error}")
+            }
+            // Brokers come and go; librdkafka goes on by itself.
+            _ => {
+                tracing::debug!(%error, "poll");
+                Ok(None)
+            }
+        },
+    }
+}
+
+/// Begins the message of an error after which a thread must not go on by itself.
+pub const STOP: &str = "stopped";

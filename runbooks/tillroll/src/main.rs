@@ -1,0 +1,63 @@
+//! `tillroll`, the operator's command: sets a cluster up, lists couriers, issues API keys.
+//!
+//! Data goes to stdout, messages go to stderr. Runbooks call it, so its exit codes are a contract.
+
+mod connection;
+mod couriers;
+mod keys;
+mod output;
+mod setup;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+const EXAMPLES: &str = "\
+Examples:
+  tillroll setup --brokers kafka:9092 --registry http://registry:8081/apis/ccompat/v7 \\
+      --replication 3 --couriers couriers.toml
+  tillroll couriers set couriers.toml          after a price changed or a courier was paused
+  tillroll keys new --merchant shop --file keys.json
+
+Exit codes:
+  0  done
+  1  failed: Kafka, the registry or a file refused; the message says what to do
+  2  wrong usage
+  3  an input file is unusable; nothing was changed";
+
+/// Sets up and operates Tillroll.
+#[derive(Parser)]
+#[command(name = "tillroll", version, after_help = EXAMPLES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Create topics, register schemas, list couriers; safe to repeat
+    Setup(setup::Arguments),
+    /// The courier companies
+    #[command(subcommand)]
+    Couriers(couriers::Command),
+    /// Merchants' API keys
+    #[command(subcommand)]
+    Keys(keys::Command),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Setup(arguments) => setup::run(arguments).await,
+        Command::Couriers(command) => couriers::run(command).await,
+        Command::Keys(command) => keys::run(command),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output::message(&format!("tillroll: {failure:#}"));
+            let unusable = failure.chain().any(|cause| cause.is::<couriers::Unusable>());
+            ExitCode::from(if unusable { 3 } else { 1 })
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Puts refused records aside: untouched, with headers that say where from and why.
+//!
+//! A dead letter is acknowledged before its record is passed over. A crash between the two writes it
+//! again; its topic, partition and offset headers tell the copies.
+
+use std::time::Duration;
+
+use events::topics;
+use rdkafka::message::{Message, OwnedHeaders, OwnedMessage};
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use wire::dead_letter::Rejection;
+use wire::telemetry::RECORDS_REJECTED;
+
+use crate::retry::Failure;
+
+const DELIVERY_TIMEOUT_MS: u32 = 10_000;
+
+/// Writer of dead letters of one sink.
+#[derive(Clone)]
+pub(crate) struct DeadLetters {
+    producer: FutureProducer,
+    component: String,
+}
+
+impl DeadLetters {
+    /// A writer under the name of a sink.
+    pub(crate) fn new(brokers: &str, client_id: &str, sink: &str) -> anyhow::Result<Self> {
+        let config = wire::client::producer(brokers, client_id, DELIVERY_TIMEOUT_MS);
+        Ok(Self { producer: config.create()?, component: format!("sinks/{sink}") })
+    }
+
+    /// Puts a record aside; returns once Kafka has it.
+    pub(crate) async fn put(
+        &self,
+        record: &OwnedMessage,
+        stage: &'static str,
+        reason: &str,
+    ) -> Result<(), Failure> {
+        let rejection = Rejection {
+            topic: record.topic().to_owned(),
+            partition: record.partition(),
+            offset: record.offset(),
+            component: self.component.clone(),
+            stage,
+            reason: reason.to_owned(),
+        };
+        let original = record.headers().cloned().unwrap_or_else(OwnedHeaders::new);
+        let topic = topics::dead_letters(record.topic());
+        let mut letter: FutureRecord<'_, [u8], [u8]> =
+            FutureRecord::to(&topic).headers(rejection.headers(original));
+        if let Some(timestamp) = record.timestamp().to_millis() {
+            letter = letter.timestamp(timestamp);
+        }
+        if let Some(key) = record.key() {
+            letter = letter.key(key);
+        }
+        if let Some(payload) = record.payload() {
+            letter = letter.payload(payload);
+        }
+        self.producer.send(letter, Duration::ZERO).await.map_err(|(e, _)| {
+            Failure::retry(format!("kafka: {topic} takes no dead letter: {e}"))
+        })?;
+        RECORDS_REJECTED.with_label_values(&[record.topic(), stage]).inc();
+        tracing::warn!(
+            topic = record.topic(),
+            partition = record.partition(),
+            offset = record.offset(),
+            stage,
+            reason,
+            "record put aside as a dead letter"
+        );
+        Ok(())
+    }
+}

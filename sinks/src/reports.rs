@@ -1,0 +1,83 @@
+//! Sink `reports`: the history of orders, in ClickHouse, for analysts.
+//!
+//! ClickHouse has no transaction with Kafka. So each batch is a *plan*: which offsets it holds is
+//! committed before it is inserted, and after a crash exactly the same rows are inserted again,
+//! under a token by which ClickHouse knows that it has them ([`plan`]).
+
+mod insert;
+mod migrate;
+mod partition;
+mod plan;
+mod row;
+
+use anyhow::Result;
+use clickhouse::{Client, Compression};
+use events::topics::{ORDER_STATUS, Topic};
+
+use crate::batch::Limits;
+use crate::config::{Batches, ClickHouse};
+use crate::deliver::dead_letters::DeadLetters;
+use crate::deliver::log::Log;
+use crate::deliver::{Place, Sink};
+use crate::retry::Failure;
+use partition::ReportsPartition;
+
+/// Name of the sink and its consumer group.
+pub const NAME: &str = "reports";
+
+/// The sink.
+pub(crate) struct Reports {
+    client: Client,
+    database: String,
+    limits: Limits,
+}
+
+impl Reports {
+    pub(crate) fn new(clickhouse: &ClickHouse, batches: Batches) -> Self {
+        let client = Client::default()
+            .with_url(&clickhouse.url)
+            .with_user(&clickhouse.user)
+            .with_password(&clickhouse.password)
+            .with_compression(Compression::None);
+        Self { client, database: clickhouse.database.clone(), limits: batches.limits() }
+    }
+}
+
+/// Makes ClickHouse's database and brings its tables to this version; safe to run side by side.
+///
+/// # Errors
+/// When ClickHouse cannot be reached or refuses.
+pub async fn migrate(clickhouse: &ClickHouse) -> Result<()> {
+    let batches = Batches { batch_records: 1, flush_ms: 1 };
+    Ok(Reports::new(clickhouse, batches).migrate().await?)
+}
+
+impl Sink for Reports {
+    type Partition = ReportsPartition;
+
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn topics(&self) -> &'static [&'static Topic] {
+        &[&ORDER_STATUS]
+    }
+
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    async fn migrate(&self) -> Result<(), Failure> {
+        migrate::run(&self.client, &self.database).await
+    }
+
+    async fn open(
+        &self,
+        place: Place,
+        log: &Log,
+        dead_letters: &DeadLetters,
+    ) -> Result<ReportsPartition, Failure> {
+        let client = self.client.clone().with_database(&self.database);
+        ReportsPartition::open(client, place, log.clone(), dead_letters.clone()).await
+    }
+}

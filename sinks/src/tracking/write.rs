@@ -1,0 +1,363 @@
+//! One batch as one transaction.
+//!
+//! The statements are sent without waiting for each other's answers. The first one moves the offset:
+//! it also makes two owners of a partition queue up behind each other before they touch any row.
+
+use events::{OrderRepeated, OrderStatusChanged, Record, StockLevelChanged};
+use futures::future::{OptionFuture, try_join};
+use futures::try_join;
+use tokio_postgres::{Error, Transaction};
+use wire::telemetry::{SINK_CONFLICTS, SINK_ROWS};
+
+use super::NAME;
+use super::partition::Session;
+use super::rows::{
+    ConsignmentColumns, EventColumns, LevelColumns, LineColumns, OrderColumns, RepeatColumns,
+    Versions, Written,
+};
+use super::statements::{EVENTS_DIFFERING, EVENTS_SETTLE, ORDERS_FILL, Statements};
+use crate::deliver::Place;
+use crate::deliver::intake::{Body, Received};
+use crate::retry::Failure;
+
+/// What a transaction writes: records from offset `from` up to before `to`.
+pub(super) struct Batch<'a> {
+    pub(super) place: Place,
+    pub(super) from: i64,
+    pub(super) to: i64,
+    pub(super) records: &'a [Received],
+}
+
+/// Rows per table, counted once the transaction is through.
+#[derive(Default)]
+struct Counts {
+    rows: [(&'static str, u64); 4],
+    conflicts: u64,
+}
+
+/// Writes a batch and moves its partition's offset.
+///
+/// # Errors
+/// `Reopen` when the offset isn't where it was thought to be; else as PostgreSQL's error asks.
+pub(super) async fn transaction(session: &mut Session, batch: &Batch<'_>) -> Result<(), Failure> {
+    let Session { client, statements } = session;
+    let transaction = client.transaction().await?;
+    let (moved, counts) = try_join(
+        move_offset(&transaction, statements, batch),
+        write(&transaction, statements, batch.records),
+    )
+    .await?;
+    if moved == 0 {
+        transaction.rollback().await?;
+        let (place, from) = (batch.place, batch.from);
+        return Err(Failure::reopen(format!(
+            "sink_offsets of {place} has left {from}: an earlier try went through, or another \
+             process owns the partition"
+        )));
+    }
+    transaction.commit().await?;
+    for (table, rows) in counts.rows.into_iter().filter(|(_, rows)| *rows > 0) {
+        SINK_ROWS.with_label_values(&[NAME, table]).inc_by(rows);
+    }
+    if counts.conflicts > 0 {
+        SINK_CONFLICTS.with_label_values(&[NAME]).inc_by(counts.conflicts);
+        let (place, conflicts) = (batch.place, counts.conflicts);
+        tracing::error!(%place, conflicts, "versions of orders came twice with other content");
+    }
+    Ok(())
+}
+
+async fn move_offset(
+    transaction: &Transaction<'_>,
+    statements: &Statements,
+    batch: &Batch<'_>,
+) -> Result<u64, Error> {
+    let Place { topic, partition } = batch.place;
+    transaction
+        .execute(&statements.offset_move, &[&NAME, &topic.name, &partition, &batch.from, &batch.to])
+        .await
+}
+
+async fn write(
+    transaction: &Transaction<'_>,
+    statements: &Statements,
+    records: &[Received],
+) -> Result<Counts, Error> {
+    let mut statuses: Vec<Written<'_, OrderStatusChanged>> = Vec::new();
+    let mut levels: Vec<&StockLevelChanged> = Vec::new();
+    let mut repeats: Vec<&OrderRepeated> = Vec::new();
+    for Body { record, origin } in records.iter().filter_map(|r| r.body.as_ref().ok()) {
+        match record {
+            Record::OrderStatusChanged(status) => statuses.push((status, *origin)),
+            Record::StockLevelChanged(level) => levels.push(level),
+            Record::OrderRepeated(repeat) => repeats.push(repeat),
+            other => unreachable!("{:?} is refused by the intake", other.record_type()),
+        }
+    }
+    // A partition is of one topic, so at most one of these has rows.
+    let mut counts = Counts::default();
+    if !statuses.is_empty() {
+        counts = write_statuses(transaction, statements, statuses).await?;
+    }
+    if !levels.is_empty() {
+        let rows = write_levels(transaction, statements, &levels).await?;
+        counts.rows[0] = ("stock_levels", rows);
+    }
+    if !repeats.is_empty() {
+        let rows = write_repeats(transaction, statements, &repeats).await?;
+        counts.rows[0] = ("order_repeats", rows);
+    }
+    Ok(counts)
+}
+
+async fn write_statuses(
+    transaction: &Transaction<'_>,
+    statements: &Statements,
+    statuses: Vec<Written<'_, OrderStatusChanged>>,
+) -> Result<Counts, Error> {
+    let versions = Versions::of(statuses);
+    let events = EventColumns::of(&versions);
+    let orders = OrderColumns::of(&versions);
+    let lines = LineColumns::of(&versions);
+    let consignments = ConsignmentColumns::of(&versions);
+    let (new_events, changed_orders, new_lines, new_consignments) = try_join!(
+        insert_events(transaction, statements, &events),
+        upsert_orders(transaction, statements, &orders),
+        optional(!lines.line.is_empty(), insert_lines(transaction, statements, &lines)),
+        optional(
+            !consignments.version.is_empty(),
+            insert_consignments(transaction, statements, &consignments)
+        ),
+    )?;
+    let mut conflicts = versions.conflicts;
+    if new_events < count(&events.version) {
+        conflicts += settle_events(transaction, &events).await?;
+    }
+    if changed_orders < count(&orders.version) {
+        fill_orders(transaction, &orders).await?;
+    }
+    let rows = [
+        ("order_events", new_events),
+        ("orders", changed_orders),
+        ("order_lines", new_lines),
+        ("consignments", new_consignments),
+    ];
+    Ok(Counts { rows, conflicts })
+}
+
+fn count<T>(column: &[T]) -> u64 {
+    u64::try_from(column.len()).expect("a batch is small")
+}
+
+/// Zero rows without asking the server where there is nothing to write.
+async fn optional(
+    wanted: bool,
+    statement: impl Future<Output = Result<u64, Error>>,
+) -> Result<u64, Error> {
+    OptionFuture::from(wanted.then_some(statement)).await.unwrap_or(Ok(0))
+}
+
+async fn insert_events(
+    transaction: &Transaction<'_>,
+    statements: &Statements,
+    rows: &EventColumns<'_>,
+) -> Result<u64, Error> {
+    transaction
+        .execute(
+            &statements.events,
+            &[
+                &rows.order_id,
+                &rows.accepted_at,
+                &rows.version,
+                &rows.merchant,
+                &rows.status,
+                &rows.reason,
+                &rows.occurred_at,
+                &rows.term,
+                &rows.sequence,
+                &rows.refusals,
+            ],
+        )
+        .await
+}
+
+async fn upsert_orders(
+    transaction: &Transaction<'_>,
+    statements: &Statements,
+    rows: &OrderColumns<'_>,
+) -> Result<u64, Error> {
+    transaction
+        .execute(
+            &statements.orders,
+            &[
+                &rows.order_id,
+                &rows.accepted_at,
+                &rows.version,
+                &rows.merchant,
+                &rows.status,
+                &rows.reason,
+                &rows.updated_at,
+                &rows.term,
+                &rows.sequence,
+                &rows.currency,
+                &rows.total_minor,
+                &rows.line_count,
+                &rows.ordered_at,
+                &rows.customer_id,
+                &rows.destination,
+                &rows.attributes,
+            ],
+        )
+        .await
+}
+
+async fn insert_lines(
+    transaction: &Transaction<'_>,
+    statements: &Statements,
+    rows: &LineColumns<'_>,
+) -> Result<u64, Error> {
+    transaction
+        .execute(
+            &statements.lines,
+            &[
+                &rows.order_id,
+                &rows.accepted_at,
+                &rows.line,
+                &rows.sku,
+                &rows.quantity,
+                &rows.unit_price_minor,
+            ],
+        )
+        .await
+}
+
+async fn insert_consignments(
+    transaction: &Transaction<'_>,
+    statements: &Statements,
+    rows: &ConsignmentColumns<'_>,
+) -> Result<u64, Error> {
+    transaction
+        .execute(
+            &statements.consignments,
+            &[
+                &rows.order_id,
+                &rows.accepted_at,
+                &rows.version,
+                &rows.courier,
+                &rows.consignment_id,
+                &rows.tracking_number,
+                &rows.price_minor,
+                &rows.currency,
+                &rows.promised_at,
+                &rows.attempt,
+                &rows.term,
+                &rows.sequence,
+            ],
+        )
+        .await
+}
+
+/// Some versions were there already. Where they say something else, the later batch's counts;
+/// returns how many differ.
+async fn settle_events(
+    transaction: &Transaction<'_>,
+    rows: &EventColumns<'_>,
+) -> Result<u64, Error> {
+    let differing = transaction
+        .query_one(
+            EVENTS_DIFFERING,
+            &[
+                &rows.order_id,
+                &rows.accepted_at,
+                &rows.version,
+                &rows.merchant,
+                &rows.status,
+                &rows.reason,
+                &rows.occurred_at,
+                &rows.refusals,
+            ],
+        )
+        .await?;
+    let differing: i64 = differing.get(0);
+    if differing > 0 {
+        transaction
+            .execute(
+                EVENTS_SETTLE,
+                &[
+                    &rows.order_id,
+                    &rows.accepted_at,
+                    &rows.version,
+                    &rows.merchant,
+                    &rows.status,
+                    &rows.reason,
+                    &rows.occurred_at,
+                    &rows.refusals,
+                    &rows.term,
+                    &rows.sequence,
+                ],
+            )
+            .await?;
+    }
+    Ok(differing.unsigned_abs())
+}
+
+async fn fill_orders(transaction: &Transaction<'_>, rows: &OrderColumns<'_>) -> Result<u64, Error> {
+    transaction
+        .execute(
+            ORDERS_FILL,
+            &[
+                &rows.order_id,
+                &rows.accepted_at,
+                &rows.customer_id,
+                &rows.destination,
+                &rows.attributes,
+            ],
+        )
+        .await
+}
+
+async fn write_levels(
+    transaction: &Transaction<'_>,
+    statements: &Statements,
+    levels: &[&StockLevelChanged],
+) -> Result<u64, Error> {
+    let rows = LevelColumns::of(levels.iter().copied());
+    transaction
+        .execute(
+            &statements.levels,
+            &[
+                &rows.merchant,
+                &rows.sku,
+                &rows.warehouse,
+                &rows.version,
+                &rows.on_hand,
+                &rows.reserved,
+                &rows.allocated,
+                &rows.changed_at,
+            ],
+        )
+        .await
+}
+
+async fn write_repeats(
+    transaction: &Transaction<'_>,
+    statements: &Statements,
+    repeats: &[&OrderRepeated],
+) -> Result<u64, Error> {
+    let rows = RepeatColumns::of(repeats.iter().copied());
+    transaction
+        .execute(
+            &statements.repeats,
+            &[
+                &rows.order_id,
+                &rows.accepted_at,
+                &rows.merchant,
+                &rows.kind,
+                &rows.fingerprint,
+                &rows.repeated_at,
+                &rows.source_partition,
+                &rows.source_offset,
+            ],
+        )
+        .await
+}

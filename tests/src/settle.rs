@@ -1,0 +1,137 @@
+//! Waits until nothing moves any more: every order in a final status in both databases, no lag.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use local::Service;
+
+use crate::reconcile::{clickhouse, postgres};
+use crate::shop::metric;
+use crate::stack::System;
+
+/// Statuses in which today's flow leaves an order alone.
+pub const FINAL: [&str; 2] = ["routed", "rejected"];
+
+const LAG: &str = "tillroll_consumer_lag_records";
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Settled means that this many looks in a row saw nothing left to do.
+const QUIET_LOOKS: u32 = 2;
+
+/// What is left to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Left {
+    /// Orders that Postgres shows in a final status.
+    pub final_in_postgres: i64,
+    /// Orders that ClickHouse shows in a final status.
+    pub final_in_clickhouse: i64,
+    /// Orders that there should be.
+    pub orders: i64,
+    /// Records that processors and sinks have yet to take.
+    pub lag: i64,
+    /// Pieces that are neither free nor bound to an order.
+    pub reserved: i64,
+}
+
+impl Left {
+    fn nothing(&self) -> bool {
+        self.final_in_postgres >= self.orders
+            && self.final_in_clickhouse >= self.orders
+            && self.lag == 0
+            && self.reserved == 0
+    }
+}
+
+impl std::fmt::Display for Left {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { final_in_postgres, final_in_clickhouse, orders, lag, reserved } = self;
+        write!(
+            f,
+            "of {orders} orders {final_in_postgres} are final in Postgres and \
+             {final_in_clickhouse} in ClickHouse, {lag} records lag, {reserved} pieces are reserved"
+        )
+    }
+}
+
+/// Waits until `orders` orders are final and everything is at rest. Gives up when nothing changed
+/// for `patience`, and returns what is left then. `look` is called with each look.
+///
+/// # Errors
+/// When a database does not answer.
+pub async fn settle(
+    system: &System,
+    orders: u64,
+    patience: Duration,
+    look: impl Fn(&Left),
+) -> Result<Option<Left>> {
+    let watch = Watch {
+        http: reqwest::Client::builder().timeout(Duration::from_secs(5)).build()?,
+        postgres: postgres::connect(&system.stack.postgres_url()).await?,
+        clickhouse: clickhouse::client(&system.stack.clickhouse_url()),
+        system,
+        orders: i64::try_from(orders)?,
+    };
+    let mut last = Left::default();
+    let mut changed = Instant::now();
+    let mut quiet = 0;
+    loop {
+        let left = watch.look().await?;
+        look(&left);
+        quiet = if left.nothing() { quiet + 1 } else { 0 };
+        if quiet == QUIET_LOOKS {
+            return Ok(None);
+        }
+        if left != last {
+            changed = Instant::now();
+            last = left;
+        }
+        if changed.elapsed() > patience {
+            return Ok(Some(left));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+struct Watch<'a> {
+    http: reqwest::Client,
+    postgres: tokio_postgres::Client,
+    clickhouse: ::clickhouse::Client,
+    system: &'a System,
+    orders: i64,
+}
+
+impl Watch<'_> {
+    async fn look(&self) -> Result<Left> {
+        let finals = FINAL.as_slice();
+        let row = self
+            .postgres
+            .query_one(
+                "SELECT (SELECT count(*) FROM orders WHERE status = ANY($1)),
+                        (SELECT coalesce(sum(reserved), 0)::bigint FROM stock_levels)",
+                &[&finals],
+            )
+            .await?;
+        let final_in_clickhouse: u64 = self
+            .clickhouse
+            .query("SELECT uniqExact(order_id) FROM order_events WHERE status IN ?")
+            .bind(finals)
+            .fetch_one()
+            .await?;
+        Ok(Left {
+            final_in_postgres: row.try_get(0)?,
+            final_in_clickhouse: i64::try_from(final_in_clickhouse)?,
+            orders: self.orders,
+            lag: self.lag().await?,
+            reserved: row.try_get(1)?,
+        })
+    }
+
+    async fn lag(&self) -> Result<i64> {
+        let mut lag = 0;
+        for service in [Service::Processors, Service::Sinks] {
+            for instance in self.system.stack.instances(service) {
+                lag += metric(&self.http, instance.url(), LAG).await?.unwrap_or_default();
+            }
+        }
+        Ok(lag)
+    }
+}
