@@ -51,13 +51,8 @@ impl App {
         let window = Duration::from_secs(60) * config.recent.window_minutes;
         let recent = Arc::new(Recent::new(window, config.recent.orders));
         let publisher = Publisher::start(config, partitions, readiness.clone())?;
-        let tail = Tail::start(
-            config,
-            partitions,
-            codec.clone(),
-            Arc::clone(&recent),
-            readiness.clone(),
-        )?;
+        let tail =
+            Tail::start(config, partitions, codec.clone(), Arc::clone(&recent), readiness.clone())?;
         Ok(Self {
             keys,
             codec,

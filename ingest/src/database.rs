@@ -136,8 +136,7 @@ impl Database {
     ) -> Result<Vec<Level>, Unavailable> {
         self.with_connection(async |connection| {
             let statement = connection.prepare_cached(STOCK).await?;
-            let rows =
-                connection.query(&statement, &[&merchant.as_str(), &sku.as_str()]).await?;
+            let rows = connection.query(&statement, &[&merchant.as_str(), &sku.as_str()]).await?;
             rows.iter().map(level).collect()
         })
         .await

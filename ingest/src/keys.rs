@@ -112,8 +112,7 @@ pub fn issue(merchant: &Merchant) -> (String, Entry) {
 /// When it cannot be read or is malformed.
 pub fn list(path: &Path) -> Result<Vec<Entry>, KeysError> {
     let text = fs::read(path).map_err(|e| KeysError::Io(path.to_owned(), e))?;
-    let file: File =
-        serde_json::from_slice(&text).map_err(|e| malformed(path, &e.to_string()))?;
+    let file: File = serde_json::from_slice(&text).map_err(|e| malformed(path, &e.to_string()))?;
     for entry in &file.keys {
         // Deserialising doesn't check a merchant's form.
         Merchant::parse(entry.merchant.as_str())

@@ -33,11 +33,11 @@ struct Accepted<'a> {
 pub(crate) struct Answer {
     /// When the first record was appended.
     pub(crate) accepted_at: Millis,
-    /// Whether another click's record is the one.
+    /// Whether this click left no record of its own.
     pub(crate) replayed: bool,
 }
 
-pub(crate) async fn place<B, D>(app: &App, request: Request<B>) -> Result<Response, Problem>
+pub(crate) async fn place<B, D>(app: &App, request: &mut Request<B>) -> Result<Response, Problem>
 where
     B: Stream<Item = Result<D, warp::Error>>,
     D: Buf,
@@ -78,37 +78,43 @@ pub(crate) async fn settle(
             (outcome, None)
         }
         Claim::Repeat(click) => match &click.progress {
-            Progress::Logged { .. } => return replay(&click, fingerprint),
+            Progress::Logged { accepted_at } => {
+                return agree(&click, fingerprint, *accepted_at, true);
+            }
             Progress::Clicked(outcome) => (Arc::clone(outcome), Some(click)),
         },
     };
     let settled = outcome.wait(until).await;
+    // A click whose record was handed over has one of its own, wherever it stands in the topic.
+    let replayed = first.is_some() || matches!(settled, Some(Settled::Refused(_)));
     // Another process' record may have been first, or the only one.
-    if let Some(click) = recent.find(id)
-        && let Progress::Logged { accepted_at } = click.progress
+    let logged = recent.find(id).filter(|click| matches!(click.progress, Progress::Logged { .. }));
+    if let Some(click) = logged.or(first)
+        && let Some(accepted_at) = click.accepted_at()
     {
-        let own = matches!(settled, Some(Settled::Acknowledged { at, .. }) if at == Some(accepted_at));
-        if first.is_some() || !own || click.fingerprint != fingerprint {
-            return replay(&click, fingerprint);
-        }
+        return agree(&click, fingerprint, accepted_at, replayed);
     }
-    match (settled, first) {
-        (Some(Settled::Acknowledged { .. }), Some(click)) => replay(&click, fingerprint),
-        (Some(Settled::Acknowledged { at, .. }), None) => {
+    match settled {
+        Some(Settled::Acknowledged { at, .. }) => {
             let accepted_at = at.unwrap_or_else(|| Millis(Utc::now().timestamp_millis()));
-            Ok(Answer { accepted_at, replayed: false })
+            Ok(Answer { accepted_at, replayed })
         }
-        (Some(Settled::Refused(refusal)), _) if !outcome.doubtful => Err(refused(refusal)),
+        Some(Settled::Refused(refusal)) if !outcome.doubtful => Err(refused(refusal)),
         _ => Err(Problem::plain(Code::OutcomeUnknown)),
     }
 }
 
-fn replay(click: &Click, fingerprint: Fingerprint) -> Result<Answer, Problem> {
+/// The answer to a click under a key that stands for this order already.
+fn agree(
+    click: &Click,
+    fingerprint: Fingerprint,
+    accepted_at: Millis,
+    replayed: bool,
+) -> Result<Answer, Problem> {
     if click.fingerprint != fingerprint {
         return Err(Problem::plain(Code::IdempotencyKeyConflict));
     }
-    let accepted_at = click.accepted_at().unwrap_or(Millis(Utc::now().timestamp_millis()));
-    Ok(Answer { accepted_at, replayed: true })
+    Ok(Answer { accepted_at, replayed })
 }
 
 fn refused(refusal: Refusal) -> Problem {

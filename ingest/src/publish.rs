@@ -25,8 +25,8 @@ use rdkafka::producer::{
 use rdkafka::types::RDKafkaErrorCode;
 use wire::operator::Readiness;
 
-use self::door::{Door, Pass};
 pub use self::door::Refusal;
+use self::door::{Door, Pass};
 pub use self::outcome::{Outcome, Settled};
 use crate::config::Config;
 

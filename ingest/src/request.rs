@@ -1,7 +1,9 @@
 //! What every handler asks of a request: its merchant, its idempotency key, its JSON body.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use compact_str::CompactString;
@@ -17,15 +19,22 @@ use crate::problem::{Code, Problem};
 /// The header that names an order or a receipt.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const MAX_KEY: usize = 255;
+/// A refused body is read to its end within these bounds, so that its sender can read the refusal.
+const MAX_DISCARDED: usize = 4 * 1024 * 1024;
+const DISCARD_WITHIN: Duration = Duration::from_secs(1);
 
 /// A request whose body is still to be read.
 pub(crate) struct Request<B> {
     pub(crate) method: Method,
     pub(crate) headers: HeaderMap,
-    pub(crate) body: B,
+    body: Pin<Box<B>>,
 }
 
 impl<B> Request<B> {
+    pub(crate) fn new(method: Method, headers: HeaderMap, body: B) -> Self {
+        Self { method, headers, body: Box::pin(body) }
+    }
+
     pub(crate) fn merchant(&self, keys: &KeyRing) -> Result<Arc<Merchant>, Problem> {
         let refused = || Problem::plain(Code::Unauthorized);
         let value = self.headers.get(AUTHORIZATION).ok_or_else(refused)?;
@@ -54,7 +63,11 @@ where
     D: Buf,
 {
     /// Reads the body within `limit` bytes and parses it.
-    pub(crate) async fn json(self, limit: usize, budget: &BodyBudget) -> Result<Value, Problem> {
+    pub(crate) async fn json(
+        &mut self,
+        limit: usize,
+        budget: &BodyBudget,
+    ) -> Result<Value, Problem> {
         if !speaks_json(&self.headers) {
             return Err(Problem::plain(Code::UnsupportedMediaType));
         }
@@ -65,18 +78,32 @@ where
             return Err(too_large());
         }
         let mut hold = budget.hold();
-        let body = read(self.body, limit, &mut hold).await?;
+        let body = read(self.body.as_mut(), limit, &mut hold).await?;
         serde_json::from_slice(&body)
             .map_err(|error| Problem::new(Code::InvalidJson, format!("not JSON: {error}")))
+    }
+
+    /// Reads what is left of the body, for nothing.
+    pub(crate) async fn discard(&mut self) {
+        let read = async {
+            let mut left = MAX_DISCARDED;
+            while let Some(Ok(chunk)) = self.body.next().await {
+                left = left.saturating_sub(chunk.remaining());
+                if left == 0 {
+                    return;
+                }
+            }
+        };
+        // Out of time, the connection is closed under its sender.
+        let _ = tokio::time::timeout(DISCARD_WITHIN, read).await;
     }
 }
 
 async fn read<D: Buf>(
-    body: impl Stream<Item = Result<D, warp::Error>>,
+    mut body: Pin<&mut impl Stream<Item = Result<D, warp::Error>>>,
     limit: usize,
     hold: &mut Hold<'_>,
 ) -> Result<Bytes, Problem> {
-    let mut body = std::pin::pin!(body);
     let mut whole: Vec<u8> = Vec::new();
     let mut first: Option<Bytes> = None;
     while let Some(chunk) = body.next().await {
@@ -188,7 +215,7 @@ mod tests {
         }
         let chunks: Vec<Result<Bytes, warp::Error>> =
             body.chunks(10).map(|chunk| Ok(Bytes::from_static(chunk))).collect();
-        Request { method: Method::POST, headers: map, body: stream::iter(chunks) }
+        Request::new(Method::POST, map, stream::iter(chunks))
     }
 
     trait Chunks: Stream<Item = Result<Bytes, warp::Error>> {}

@@ -23,13 +23,13 @@ use crate::{orders, stock, tracking};
 /// Set once Kafka and the registry were reached; until then the API answers 503.
 pub(crate) type Slot = Arc<OnceLock<App>>;
 
-async fn dispatch<B, D>(app: &App, path: &str, request: Request<B>) -> (&'static str, Answered)
+async fn dispatch<B, D>(app: &App, path: &str, request: &mut Request<B>) -> (&'static str, Answered)
 where
     B: Stream<Item = Result<D, warp::Error>>,
     D: Buf,
 {
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
-    match (parts.as_slice(), &request.method) {
+    match (parts.as_slice(), &request.method.clone()) {
         (["v1", "orders"], &Method::POST) => ("/v1/orders", orders::place(app, request).await),
         (["v1", "orders"], _) => ("/v1/orders", only("POST")),
         (["v1", "orders", id], &Method::GET) => {
@@ -64,7 +64,8 @@ pub(crate) fn all(
         .and(warp::body::stream())
         .then(move |method: Method, path: FullPath, headers: HeaderMap, body| {
             let slot = Arc::clone(&slot);
-            async move { answer(&slot, path.as_str(), Request { method, headers, body }).await }
+            let request = Request::new(method, headers, body);
+            async move { answer(&slot, path.as_str(), request).await }
         });
     operator.or(pages).or(api).recover(async |_: warp::Rejection| {
         // The API's filters take every request, so this is a fault of ours.
@@ -74,17 +75,23 @@ pub(crate) fn all(
 
 type Answered = Result<Response, Problem>;
 
-async fn answer<B, D>(slot: &Slot, path: &str, request: Request<B>) -> Response
+async fn answer<B, D>(slot: &Slot, path: &str, mut request: Request<B>) -> Response
 where
     B: Stream<Item = Result<D, warp::Error>>,
     D: Buf,
 {
     let start = Instant::now();
     let (route, answered) = match slot.get() {
-        Some(app) => dispatch(app, path, request).await,
+        Some(app) => dispatch(app, path, &mut request).await,
         None => ("starting", Err(Problem::plain(Code::Starting))),
     };
-    let response = answered.unwrap_or_else(|problem| problem.response(path));
+    let response = match answered {
+        Ok(response) => response,
+        Err(problem) => {
+            request.discard().await;
+            problem.response(path)
+        }
+    };
     HTTP_REQUESTS.with_label_values(&[route, response.status().as_str()]).inc();
     HTTP_SECONDS.with_label_values(&[route]).observe(start.elapsed().as_secs_f64());
     response
@@ -137,14 +144,16 @@ mod tests {
     #[tokio::test]
     async fn before_the_start_the_api_says_so_and_the_process_lives() {
         let readiness = Readiness::starting(&["kafka"]);
-        let routes = all(Slot::default(), readiness);
-        let get = async |path: &str| warp::test::request().path(path).reply(&routes).await;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(warp::serve(all(Slot::default(), readiness)).incoming(listener).run());
+        let get = async |path: &str| reqwest::get(format!("http://{address}{path}")).await.unwrap();
         assert_eq!(get("/livez").await.status(), 200);
         assert_eq!(get("/readyz").await.status(), 503);
         assert_eq!(get("/metrics").await.status(), 200);
         let answer = get("/v1/orders/x").await;
         assert_eq!(answer.status(), 503);
         assert_eq!(answer.headers()["retry-after"], "2");
-        assert!(get("/problems/outcome_unknown").await.body().starts_with(b"# It may"));
+        assert!(get("/problems/outcome_unknown").await.text().await.unwrap().contains("504"));
     }
 }

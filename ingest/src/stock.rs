@@ -34,7 +34,7 @@ struct Stock<'a> {
 }
 
 /// Takes in pieces; answers when every SKU's record is acknowledged.
-pub(crate) async fn receive<B, D>(app: &App, request: Request<B>) -> Result<Response, Problem>
+pub(crate) async fn receive<B, D>(app: &App, request: &mut Request<B>) -> Result<Response, Problem>
 where
     B: Stream<Item = Result<D, warp::Error>>,
     D: Buf,
@@ -80,7 +80,7 @@ where
 /// Shows a SKU's stock by warehouse and in sum.
 pub(crate) async fn show<B, D>(
     app: &App,
-    request: Request<B>,
+    request: &mut Request<B>,
     sku: &str,
 ) -> Result<Response, Problem>
 where

@@ -25,7 +25,7 @@ struct Received<'a> {
 
 pub(crate) async fn show<B, D>(
     app: &App,
-    request: Request<B>,
+    request: &mut Request<B>,
     order_id: &str,
 ) -> Result<Response, Problem>
 where

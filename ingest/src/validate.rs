@@ -97,22 +97,15 @@ impl Receipt {
 pub fn order(body: &Value) -> Result<Order, Vec<Fault>> {
     let mut faults = Faults::default();
     let at = Pointer::root();
-    let known = [
-        "customer_id",
-        "currency",
-        "destination",
-        "lines",
-        "ordered_at",
-        "attributes",
-    ];
+    let known = ["customer_id", "currency", "destination", "lines", "ordered_at", "attributes"];
     let Some(object) = faults.object(&at, body, &known) else { return Err(faults.list) };
     let customer_id = match object.get("customer_id") {
         None | Some(Value::Null) => None,
         Some(value) => faults.text(&at.child("customer_id"), Some(value), 1, MAX_TEXT),
     };
     let currency = faults.string(&at.child("currency"), object.get("currency"));
-    let currency = currency
-        .and_then(|text| faults.parsed(&at.child("currency"), Currency::parse(text)));
+    let currency =
+        currency.and_then(|text| faults.parsed(&at.child("currency"), Currency::parse(text)));
     let destination = destination(&mut faults, &at.child("destination"), object.get("destination"));
     let lines = lines(&mut faults, &at.child("lines"), object.get("lines"), order_line);
     let total_minor = lines.as_ref().and_then(|lines| total(&mut faults, &at, lines));
@@ -174,9 +167,8 @@ pub fn receipt(body: &Value, warehouse: &WarehouseCode) -> Result<Receipt, Vec<F
 fn destination(faults: &mut Faults, at: &Pointer, value: Option<&Value>) -> Option<Destination> {
     let known = ["name", "street", "city", "postcode", "country"];
     let object = faults.object(at, faults.present(value), &known)?;
-    let mut field = |name: &str, least: usize| {
-        faults.text(&at.child(name), object.get(name), least, MAX_TEXT)
-    };
+    let mut field =
+        |name: &str, least: usize| faults.text(&at.child(name), object.get(name), least, MAX_TEXT);
     let (name, street, city) = (field("name", 1), field("street", 1), field("city", 1));
     let postcode = field("postcode", 0);
     let country = faults.string(&at.child("country"), object.get("country"));
@@ -225,7 +217,7 @@ fn order_line(faults: &mut Faults, at: &Pointer, item: &Value, line: i32) -> Opt
     let sku = sku(faults, at, object);
     let quantity = quantity(faults, at, object);
     let at = at.child("unit_price_minor");
-    let price = faults.integer(&at, object.get("unit_price_minor"), 0, i64::MAX);
+    let price = faults.integer(&at, object.get("unit_price_minor"), 1, i64::MAX);
     Some(OrderLine { line, sku: sku?, quantity: quantity?, unit_price_minor: price? })
 }
 

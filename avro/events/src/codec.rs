@@ -153,8 +153,8 @@ impl Codec {
             Reader::Own(t) => (*t, Record::read(*t, &READERS[t.index()], &mut datum)),
             Reader::Foreign(t, writer) => (*t, read_foreign(*t, writer, &mut datum)),
         };
-        let record = record
-            .map_err(|e| DecodeError::Malformed { record_type, detail: e.to_string() })?;
+        let record =
+            record.map_err(|e| DecodeError::Malformed { record_type, detail: e.to_string() })?;
         match datum.len() {
             0 => Ok(record),
             extra => Err(DecodeError::TrailingBytes { record_type, extra }),

@@ -43,7 +43,7 @@ pub struct OrderLine {
     pub sku: Sku,
     /// Pieces, 1 or more.
     pub quantity: i32,
-    /// Price of a piece, minor units, 0 or more.
+    /// Price of a piece, minor units, 1 or more.
     pub unit_price_minor: i64,
 }
 

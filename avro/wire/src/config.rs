@@ -43,6 +43,8 @@ pub fn load<T: DeserializeOwned>(
     }
     figment = figment.merge(Env::prefixed(env_prefix).split("__"));
     figment.extract().with_context(|| {
-        format!("configuration is unusable; settings come from defaults, --config and {env_prefix}*")
+        format!(
+            "configuration is unusable; settings come from defaults, --config and {env_prefix}*"
+        )
     })
 }

@@ -52,7 +52,8 @@ pub(crate) fn plan(
     let url = format!("http://127.0.0.1:{port}/apis/ccompat/v7");
     Ok(Plan {
         spec,
-        check: Check::Http(format!("{url}/subjects")),
+        // The API itself answers before the journal is read, and knows no schema then.
+        check: Check::Http(format!("http://127.0.0.1:{port}/health/ready")),
         url,
         ready_within: READY_WITHIN,
     })

@@ -54,12 +54,7 @@ impl Outcome {
             refused: None,
             last: (None, None),
         };
-        Self {
-            doubtful,
-            parts: Mutex::new(parts),
-            settled: OnceLock::new(),
-            notify: Notify::new(),
-        }
+        Self { doubtful, parts: Mutex::new(parts), settled: OnceLock::new(), notify: Notify::new() }
     }
 
     /// One record is acknowledged.
@@ -89,9 +84,7 @@ impl Outcome {
         }
         let settled = match (parts.unknown, parts.acknowledged, parts.refused) {
             (false, false, Some(refusal)) => Settled::Refused(refusal),
-            (false, true, None) => {
-                Settled::Acknowledged { at: parts.last.0, offset: parts.last.1 }
-            }
+            (false, true, None) => Settled::Acknowledged { at: parts.last.0, offset: parts.last.1 },
             // Written in part is not written, and not unwritten either: a retry completes it.
             _ => Settled::Unknown,
         };

@@ -21,39 +21,39 @@ const PARTITIONS: i32 = 4;
 const TABLES: &str = include_str!("../../../sinks/src/tracking/migrations/V1__tables.sql");
 
 /// A running world and the secrets of its merchants.
-pub struct World {
-    pub stack: Stack,
-    pub shop: String,
-    pub other: String,
-    pub codec: Codec,
-    pub http: reqwest::Client,
+pub(crate) struct World {
+    pub(crate) stack: Stack,
+    pub(crate) shop: String,
+    pub(crate) other: String,
+    pub(crate) codec: Codec,
+    pub(crate) http: reqwest::Client,
 }
 
 /// An answer, taken apart.
 #[derive(Debug, Clone)]
-pub struct Answer {
-    pub status: u16,
-    pub headers: BTreeMap<String, String>,
-    pub body: Value,
-    pub took: Duration,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) body: Value,
+    pub(crate) took: Duration,
 }
 
 impl Answer {
-    pub fn code(&self) -> &str {
+    pub(crate) fn code(&self) -> &str {
         self.body["code"].as_str().unwrap_or("")
     }
 
-    pub fn order_id(&self) -> String {
+    pub(crate) fn order_id(&self) -> String {
         self.body["order_id"].as_str().unwrap_or("").to_owned()
     }
 
-    pub fn replayed(&self) -> bool {
+    pub(crate) fn replayed(&self) -> bool {
         self.headers.get("idempotent-replayed").is_some_and(|value| value == "true")
     }
 }
 
 impl World {
-    pub async fn start(adjust: impl FnOnce(StackBuilder) -> StackBuilder) -> Result<Self> {
+    pub(crate) async fn start(adjust: impl FnOnce(StackBuilder) -> StackBuilder) -> Result<Self> {
         let stack = adjust(Stack::builder().registry().postgres()).start().await?;
         wire::admin::set_up(&stack.brokers(), Layout { partitions: PARTITIONS, replication: 1 })
             .await?;
@@ -71,32 +71,38 @@ impl World {
         Ok(Self { stack, shop, other, codec, http })
     }
 
-    pub fn url(&self, process: usize, path: &str) -> String {
+    pub(crate) fn url(&self, process: usize, path: &str) -> String {
         format!("{}{path}", self.stack.ingest_urls()[process])
     }
 
-    pub async fn get(&self, process: usize, secret: &str, path: &str) -> Result<Answer> {
+    pub(crate) async fn get(&self, process: usize, secret: &str, path: &str) -> Result<Answer> {
         let request = self.http.get(self.url(process, path)).bearer_auth(secret);
         answer(request).await
     }
 
-    pub async fn post(&self, process: usize, path: &str, key: &str, body: &Value) -> Result<Answer> {
+    pub(crate) async fn post(
+        &self,
+        process: usize,
+        path: &str,
+        key: &str,
+        body: &Value,
+    ) -> Result<Answer> {
         let request = self.http.post(self.url(process, path)).bearer_auth(&self.shop);
         answer(request.header("idempotency-key", key).json(body)).await
     }
 
-    pub async fn order(&self, process: usize, key: &str) -> Result<Answer> {
+    pub(crate) async fn order(&self, process: usize, key: &str) -> Result<Answer> {
         self.post(process, "/v1/orders", key, &order()).await
     }
 
-    pub async fn metric(&self, process: usize, name: &str) -> Result<f64> {
+    pub(crate) async fn metric(&self, process: usize, name: &str) -> Result<f64> {
         let text = self.http.get(self.url(process, "/metrics")).send().await?.text().await?;
         let values = text.lines().filter(|line| line.starts_with(name));
         Ok(values.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
     }
 
     /// Every record of a topic, in the order of its partitions.
-    pub fn records(&self, topic: &str) -> Result<Vec<Record>> {
+    pub(crate) fn records(&self, topic: &str) -> Result<Vec<Record>> {
         let consumer: BaseConsumer =
             wire::client::assigned_consumer(&self.stack.brokers(), "test").create()?;
         let mut all = TopicPartitionList::new();
@@ -118,7 +124,7 @@ impl World {
     }
 
     /// How often each order stands in `orders`.
-    pub fn orders(&self) -> Result<BTreeMap<String, usize>> {
+    pub(crate) fn orders(&self) -> Result<BTreeMap<String, usize>> {
         let mut orders = BTreeMap::new();
         for record in self.records("orders")? {
             if let Record::OrderPlaced(order) = record {
@@ -129,7 +135,7 @@ impl World {
     }
 }
 
-pub async fn answer(request: reqwest::RequestBuilder) -> Result<Answer> {
+pub(crate) async fn answer(request: reqwest::RequestBuilder) -> Result<Answer> {
     let start = std::time::Instant::now();
     let response = request.send().await?;
     let status = response.status().as_u16();
@@ -141,7 +147,7 @@ pub async fn answer(request: reqwest::RequestBuilder) -> Result<Answer> {
     Ok(Answer { status, headers, body: serde_json::from_slice(&bytes).unwrap_or_default(), took })
 }
 
-pub async fn database(stack: &Stack) -> Result<tokio_postgres::Client> {
+pub(crate) async fn database(stack: &Stack) -> Result<tokio_postgres::Client> {
     let (client, connection) =
         tokio_postgres::connect(&stack.postgres_url(), tokio_postgres::NoTls).await?;
     tokio::spawn(connection);
@@ -149,7 +155,10 @@ pub async fn database(stack: &Stack) -> Result<tokio_postgres::Client> {
 }
 
 /// Waits until `check` holds, for at most half a minute.
-pub async fn eventually(what: &str, mut check: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
+pub(crate) async fn eventually(
+    what: &str,
+    mut check: impl AsyncFnMut() -> Result<bool>,
+) -> Result<()> {
     for _ in 0..300 {
         if check().await? {
             return Ok(());
@@ -160,7 +169,7 @@ pub async fn eventually(what: &str, mut check: impl AsyncFnMut() -> Result<bool>
     Ok(())
 }
 
-pub fn order() -> Value {
+pub(crate) fn order() -> Value {
     json!({
         "customer_id": "17850",
         "currency": "GBP",

@@ -108,12 +108,7 @@ mod tests {
     use super::*;
     use crate::footer::batch_header;
 
-    fn entry<'a>(
-        offset: i64,
-        key: &'a [u8],
-        value: &'a [u8],
-        batch: &'a [u8; 16],
-    ) -> Entry<'a> {
+    fn entry<'a>(offset: i64, key: &'a [u8], value: &'a [u8], batch: &'a [u8; 16]) -> Entry<'a> {
         Entry { offset, key, value: Some(value), batch: Some(batch) }
     }
 

@@ -1,1 +1,192 @@
-//! Tests.
+//! Stock, told as scripts: one line per command, the answers and levels that follow.
+
+use std::fmt::Write as _;
+
+use expect_test::{Expect, expect};
+
+use super::*;
+use crate::machine::Effect;
+use crate::table::memory::Memory;
+use events::{OrderId, ReceiptId};
+
+const CONTEXT: Context = Context { now: Millis(1_000), partition: 0, partitions: 1 };
+
+fn order(name: &str) -> OrderKey {
+    let merchant = Merchant::parse("shop").unwrap();
+    OrderKey { order_id: OrderId::derive(&merchant, name), accepted_at: Millis(1) }
+}
+
+/// One line of a script: `receive <receipt> <sku> <pieces>`, `reserve <order> <sku> <pieces>…`,
+/// `release <order>`, `allocate <order>`.
+fn command(line: &str) -> Record {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let merchant = Merchant::parse("shop").unwrap();
+    let warehouse = WarehouseCode::parse("main").unwrap();
+    let OrderKey { order_id, accepted_at } = order(words[1]);
+    match words[0] {
+        "receive" => StockReceived {
+            receipt_id: ReceiptId::derive(&merchant, words[1]),
+            merchant,
+            warehouse,
+            sku: Sku::parse(words[2]).unwrap(),
+            quantity: words[3].parse().unwrap(),
+        }
+        .into(),
+        "reserve" => {
+            let lines = words[2..].chunks(2).zip(1..).map(|(pair, line)| ReserveLine {
+                line,
+                sku: Sku::parse(pair[0]).unwrap(),
+                quantity: pair[1].parse().unwrap(),
+            });
+            let (lines, warehouses) = (lines.collect(), vec![warehouse]);
+            ReserveLines { order_id, accepted_at, merchant, attempt: 1, warehouses, lines }.into()
+        }
+        "release" => ReleaseLines { order_id, accepted_at, merchant, attempt: 1 }.into(),
+        "allocate" => AllocateLines { order_id, accepted_at, merchant, attempt: 1 }.into(),
+        other => panic!("no such command: {other}"),
+    }
+}
+
+fn answer(effect: &Effect) -> String {
+    match effect {
+        Effect::Emit { record: Record::LinesReserved(_), .. } => "reserved".into(),
+        Effect::Emit { record: Record::LinesRefused(refused), .. } => {
+            let why = |r: &LineRefusal| {
+                format!("{} wants {} has {} {}", r.sku, r.requested, r.available, r.reason.as_str())
+            };
+            format!("refused: {}", refused.refusals.iter().map(why).collect::<Vec<_>>().join(", "))
+        }
+        Effect::Reject { reason } => format!("rejected: {reason}"),
+        other => panic!("unexpected {other:?}"),
+    }
+}
+
+fn check(script: &str, expected: Expect) {
+    let backing: Rc<dyn Backing> = Rc::new(Memory::default());
+    let mut stock = Stock::new(&backing);
+    let source =
+        Source { topic: topics::STOCK.name, partition: 0, offset: 0, appended_at: Millis(1_000) };
+    let mut told = String::new();
+    for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let mut effects = Effects::default();
+        stock.step(command(line), source, &CONTEXT, &mut effects);
+        let answers: Vec<String> = effects.list.iter().map(answer).collect();
+        writeln!(told, "{line} -> {}", answers.join("; ")).unwrap();
+        for (key, level) in stock.levels.all() {
+            assert_eq!(invariant::level(&key, &level), None, "after {line}");
+        }
+    }
+    for ((_, sku, _), level) in stock.levels.all() {
+        let Level { on_hand, reserved, allocated, .. } = level;
+        writeln!(told, "{sku}: on hand {on_hand} reserved {reserved} allocated {allocated}")
+            .unwrap();
+    }
+    expected.assert_eq(&told);
+}
+
+#[test]
+fn all_lines_or_none_and_the_same_sku_twice() {
+    check(
+        "receive r1 A 5
+         receive r2 B 1
+         reserve o1 A 3 B 1
+         reserve o2 A 2 B 1
+         reserve o3 A 1 A 1
+         reserve o4 A 1",
+        expect![[r#"
+            receive r1 A 5 -> 
+            receive r2 B 1 -> 
+            reserve o1 A 3 B 1 -> reserved
+            reserve o2 A 2 B 1 -> refused: B wants 1 has 0 held
+            reserve o3 A 1 A 1 -> reserved
+            reserve o4 A 1 -> refused: A wants 1 has 0 held
+            A: on hand 5 reserved 5 allocated 0
+            B: on hand 1 reserved 1 allocated 0
+        "#]],
+    );
+}
+
+#[test]
+fn repeats_change_nothing() {
+    check(
+        "receive r1 A 5
+         receive r1 A 5
+         reserve o1 A 2
+         reserve o1 A 2
+         allocate o1
+         allocate o1
+         reserve o2 A 3
+         release o2
+         release o2",
+        expect![[r#"
+            receive r1 A 5 -> 
+            receive r1 A 5 -> 
+            reserve o1 A 2 -> reserved
+            reserve o1 A 2 -> reserved
+            allocate o1 -> 
+            allocate o1 -> 
+            reserve o2 A 3 -> reserved
+            release o2 -> 
+            release o2 -> 
+            A: on hand 5 reserved 0 allocated 2
+        "#]],
+    );
+}
+
+#[test]
+fn a_release_that_overtakes_its_reservation_is_remembered() {
+    check(
+        "receive r1 A 5
+         release o1
+         reserve o1 A 2
+         allocate o1",
+        expect![[r#"
+            receive r1 A 5 -> 
+            release o1 -> 
+            reserve o1 A 2 -> 
+            allocate o1 -> rejected: nothing is reserved that could be allocated
+            A: on hand 5 reserved 0 allocated 0
+        "#]],
+    );
+}
+
+#[test]
+fn refusals_say_whether_waiting_helps() {
+    check(
+        "receive r1 A 5
+         reserve o1 A 5
+         reserve o2 A 1
+         allocate o1
+         reserve o3 A 1
+         reserve o4 C 1
+         release o1",
+        expect![[r#"
+            receive r1 A 5 -> 
+            reserve o1 A 5 -> reserved
+            reserve o2 A 1 -> refused: A wants 1 has 0 held
+            allocate o1 -> 
+            reserve o3 A 1 -> refused: A wants 1 has 0 sold_out
+            reserve o4 C 1 -> refused: C wants 1 has 0 unknown_sku
+            release o1 -> rejected: an allocated hold cannot be released
+            A: on hand 5 reserved 0 allocated 5
+        "#]],
+    );
+}
+
+#[test]
+fn a_level_is_announced_once_per_batch() {
+    let backing: Rc<dyn Backing> = Rc::new(Memory::default());
+    let mut stock = Stock::new(&backing);
+    let source =
+        Source { topic: topics::STOCK.name, partition: 0, offset: 0, appended_at: Millis(1_000) };
+    let mut effects = Effects::default();
+    for line in ["receive r1 A 5", "reserve o1 A 1", "reserve o2 A 1"] {
+        stock.step(command(line), source, &CONTEXT, &mut effects);
+    }
+    effects.list.clear();
+    stock.end_batch(&CONTEXT, &mut effects);
+    let [Effect::Emit { record: Record::StockLevelChanged(level), .. }] = &effects.list[..] else {
+        panic!("one announcement, not {:?}", effects.list)
+    };
+    assert_eq!((level.version, level.on_hand, level.reserved), (1, 5, 2));
+}

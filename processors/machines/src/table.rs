@@ -11,7 +11,9 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use events::{CourierCode, Lane, Merchant, Millis, OrderId, OrderKey, ReceiptId, Sku, WarehouseCode};
+use events::{
+    CourierCode, Lane, Merchant, Millis, OrderId, OrderKey, ReceiptId, Sku, WarehouseCode,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
@@ -63,9 +65,7 @@ pub struct Write {
 /// A row's deadline, read from its bytes alone (so that restoring needs no types).
 pub fn deadline_of(row: &[u8]) -> Option<Millis> {
     match row.split_first() {
-        Some((1, rest)) => {
-            rest.first_chunk::<8>().map(|bytes| Millis(i64::from_be_bytes(*bytes)))
-        }
+        Some((1, rest)) => rest.first_chunk::<8>().map(|bytes| Millis(i64::from_be_bytes(*bytes))),
         _ => None,
     }
 }

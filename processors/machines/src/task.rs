@@ -147,11 +147,8 @@ impl Task {
     ) -> Self {
         start.term += 1;
         let machine = id.processor.machine(&backing);
-        let batch = Batch {
-            repairs: std::mem::take(&mut start.repairs),
-            due: true,
-            ..Batch::default()
-        };
+        let batch =
+            Batch { repairs: std::mem::take(&mut start.repairs), due: true, ..Batch::default() };
         let fired_in_flight = BTreeSet::new();
         let mut task =
             Self { id, machine, backing, codec, partitions, start, batch, fired_in_flight };
@@ -231,7 +228,8 @@ impl Task {
         if self.backing.next_deadline().is_none_or(|deadline| deadline > wall) {
             return;
         }
-        let fired = |due: &Due| self.batch.fired.contains(due) || self.fired_in_flight.contains(due);
+        let fired =
+            |due: &Due| self.batch.fired.contains(due) || self.fired_in_flight.contains(due);
         let entries = self.backing.due(wall, DUE_PER_TICK + self.fired_in_flight.len());
         let due: Vec<Due> = entries.into_iter().filter(|due| !fired(due)).collect();
         if due.is_empty() {

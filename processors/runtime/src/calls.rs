@@ -141,9 +141,7 @@ impl Inner {
                 });
                 self.http.post(format!("{}/consignments", call.url)).json(&body)
             }
-            CallKind::Void => {
-                self.http.delete(format!("{}/consignments/{reference}", call.url))
-            }
+            CallKind::Void => self.http.delete(format!("{}/consignments/{reference}", call.url)),
         };
         let sent = request.header("Idempotency-Key", &reference).timeout(timeout).send().await;
         match (sent, &call.kind) {

@@ -193,10 +193,8 @@ impl Committer {
             self.producer = ready_producer(&self.member, &transactional_id(&self.member))?;
         }
         let committed = in_flight.transactions.into_iter().zip(footers);
-        let committed = committed.map(|(transaction, (_, offset))| Committed {
-            transaction,
-            position: offset + 1,
-        });
+        let committed = committed
+            .map(|(transaction, (_, offset))| Committed { transaction, position: offset + 1 });
         Ok(committed.collect())
     }
 

@@ -21,8 +21,11 @@ use wire::operator::Readiness;
 /// Settings: the defaults, then --config, then environment variables such as
 /// PROCESSORS_KAFKA__BROKERS (`__` separates levels).
 #[derive(Parser)]
-#[command(version, after_help = "Example:\n  PROCESSORS_INSTANCE=processors-2 tillroll-processors \
-                                 --config processors.toml")]
+#[command(
+    version,
+    after_help = "Example:\n  PROCESSORS_INSTANCE=processors-2 tillroll-processors \
+                                 --config processors.toml"
+)]
 struct Arguments {
     /// TOML file with settings that differ from the defaults.
     #[arg(long)]
@@ -37,7 +40,8 @@ async fn main() -> Result<()> {
     let readiness = Readiness::starting(&["kafka", "registry", "tasks"]);
     wire::operator::serve(config.operator_listen, readiness.clone()).await?;
     let brokers = config.kafka.brokers.clone();
-    let partitions = tokio::task::spawn_blocking(move || wire::admin::partitions(&brokers)).await??;
+    let partitions =
+        tokio::task::spawn_blocking(move || wire::admin::partitions(&brokers)).await??;
     readiness.ok("kafka");
     let codec = wire::registry::codec(&config.registry).await?;
     readiness.ok("registry");

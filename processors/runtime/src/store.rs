@@ -142,9 +142,11 @@ impl Store {
     /// # Errors
     /// When RocksDB refuses.
     pub fn clear(&self) -> Result<()> {
-        self.db.delete_range_cf(self.db.cf_handle("default").context("default family")?, [0u8], [
-            255u8,
-        ])?;
+        self.db.delete_range_cf(
+            self.db.cf_handle("default").context("default family")?,
+            [0u8],
+            [255u8],
+        )?;
         Ok(())
     }
 

@@ -47,10 +47,8 @@ impl Takeover {
     /// # Errors
     /// With [`STOP`] in front when an operator must decide; else worth another try.
     pub fn take(&self, task: TaskId, inboxes: &Inboxes) -> Result<(Store, Start)> {
-        let log = Changelog {
-            topic: topics::changelog(task.processor.name),
-            partition: task.partition,
-        };
+        let log =
+            Changelog { topic: topics::changelog(task.processor.name), partition: task.partition };
         let me = transactional_id(&self.member);
         if let Some((_, footer)) = self.reader.last_footer(&log)?
             && !footer.released

@@ -91,7 +91,8 @@ async fn round<S: Sink>(
     task.well(&mut backoff);
     let intake = intake.as_mut().expect("it was just made");
     let limits = sink.limits();
-    let mut worker = Worker { task, intake, partition, limits, backoff, batch: Batch::default() };
+    let batch = Batch::default();
+    let mut worker = Worker { task, intake, partition, limits, backoff, batch, ended: false };
     worker.run().await
 }
 
@@ -112,12 +113,19 @@ struct Worker<'a, P> {
     limits: Limits,
     backoff: Backoff,
     batch: Batch,
+    /// The log's end was reached, and nothing has come since.
+    ended: bool,
 }
 
 impl<P: Partition> Worker<'_, P> {
     async fn run(&mut self) -> Result<Infallible, Leave> {
         loop {
             self.collect().await?;
+            if self.ended && self.batch.records.is_empty() {
+                self.ended = false;
+                self.task.progress.caught_up(true);
+                self.partition.settle().await;
+            }
             let due = self.due();
             if due == Due::Now {
                 self.flush().await?;
@@ -152,12 +160,7 @@ impl<P: Partition> Worker<'_, P> {
                     Ok(rejected) => rejected.into_iter().for_each(|record| self.take(record)),
                     Err(failure) => self.task.suffer(failure, &mut self.backoff).await?,
                 },
-                Ok(Polled::End) => {
-                    if self.batch.records.is_empty() {
-                        self.task.progress.caught_up(true);
-                        self.partition.settle().await;
-                    }
-                }
+                Ok(Polled::End) => self.ended = true,
                 Ok(Polled::Empty) => break,
                 Err(failure) => self.task.suffer(failure, &mut self.backoff).await?,
             }
@@ -170,6 +173,7 @@ impl<P: Partition> Worker<'_, P> {
     }
 
     fn take(&mut self, record: Received) {
+        self.ended = false;
         self.task.progress.caught_up(false);
         self.batch.bytes += record.len();
         self.batch.records.push(record);

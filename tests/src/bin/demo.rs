@@ -265,6 +265,7 @@ fn hints(system: &System) -> String {
     }
     let (ingest, clickhouse) = (&stack.ingest_urls()[0], stack.clickhouse_url());
     let (key, postgres) = (&system.key, stack.postgres_url());
+    let (reader, password) = (local::clickhouse::READER, local::clickhouse::READER_PASSWORD);
     text += &format!(
         r#"
 Try, in another shell:
@@ -279,7 +280,7 @@ Try, in another shell:
   curl -s {ingest}/v1/stock/85123A -H 'Authorization: Bearer {key}'
 
   # the analysts' view: orders and money by status
-  curl -s '{clickhouse}/?database=tillroll&user=default' --data-binary \
+  curl -s '{clickhouse}/?database=tillroll&user={reader}&password={password}' --data-binary \
     'SELECT status, count() AS orders, sum(total) AS gbp FROM v_orders GROUP BY status FORMAT PrettyCompact'
 
   # the tracking tables (psql is in Debian's postgresql-client)

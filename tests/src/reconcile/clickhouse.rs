@@ -28,7 +28,11 @@ struct ByStatus {
 
 /// A client of the reports' database.
 pub fn client(url: &str) -> Client {
-    Client::default().with_url(url).with_user("default").with_database(DATABASE)
+    Client::default()
+        .with_url(url)
+        .with_user(local::clickhouse::READER)
+        .with_password(local::clickhouse::READER_PASSWORD)
+        .with_database(DATABASE)
 }
 
 /// Queries the views.
