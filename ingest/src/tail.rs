@@ -120,12 +120,13 @@ impl Reader {
             match consumer.poll(POLL) {
                 None => {}
                 Some(Ok(message)) => self.take(&message),
-                Some(Err(KafkaError::PartitionEOF(partition))) => {
-                    if behind.remove(&partition) && behind.is_empty() {
-                        tracing::info!(orders = self.recent.len(), "orders topic caught up");
-                        self.readiness.ok(CHECK);
-                    }
+                Some(Err(KafkaError::PartitionEOF(partition)))
+                    if behind.remove(&partition) && behind.is_empty() =>
+                {
+                    tracing::info!(orders = self.recent.len(), "orders topic caught up");
+                    self.readiness.ok(CHECK);
                 }
+                Some(Err(KafkaError::PartitionEOF(_))) => {}
                 Some(Err(error)) if position_lost(&error) => {
                     bail!("the position in the topic is lost: {error}");
                 }

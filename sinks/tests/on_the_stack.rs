@@ -96,7 +96,11 @@ async fn outage(store: &str, pause: bool) -> Result<()> {
     check_all(&bench).await?;
     let pid = sinks.pid();
     let component = bench.stack.component(store)?;
-    if pause { component.pause()? } else { component.kill().await? }
+    if pause {
+        component.pause()?
+    } else {
+        component.kill().await?
+    }
     writer.commit(&writer::histories("while", 0..300))?;
     let truth = auditor::truth(&bench)?;
     if store == "postgres" {
@@ -189,9 +193,18 @@ async fn what_cannot_be_stored_is_put_aside_and_the_rest_goes_on() -> Result<()>
 
     let letters = dead_letters(&bench, "order-status")?;
     let kinds: Vec<_> = letters.iter().map(|(who, stage, _)| format!("{who} {stage}")).collect();
-    let expected = |sink: &str| [format!("{sink} decode"), format!("{sink} decode"),
-        format!("{sink} decode"), format!("{sink} insert")];
-    ensure!(kinds == [expected("sinks/reports"), expected("sinks/tracking")].concat(), "{letters:?}");
+    let expected = |sink: &str| {
+        [
+            format!("{sink} decode"),
+            format!("{sink} decode"),
+            format!("{sink} decode"),
+            format!("{sink} insert"),
+        ]
+    };
+    ensure!(
+        kinds == [expected("sinks/reports"), expected("sinks/tracking")].concat(),
+        "{letters:?}"
+    );
     let (ready, why) = readiness(&sinks).await?;
     ensure!(ready, "{why}");
     Ok(())
@@ -255,9 +268,8 @@ async fn two_processes_share_and_one_hands_over() -> Result<()> {
     let bench = Bench::start().await?;
     let both = bench.stack.start_service(Service::Sinks, 2).await?;
     let [first, second] = both.as_slice() else { panic!("two were asked for") };
-    let shared = || async {
-        Ok(partitions(first, "reports")? == 2 && partitions(second, "reports")? == 2)
-    };
+    let shared =
+        || async { Ok(partitions(first, "reports")? == 2 && partitions(second, "reports")? == 2) };
     until("two partitions each", PATIENCE, shared).await?;
     let mut writer = Writer::new(&bench.stack.brokers(), &bench.codec, "writer")?;
     writer.commit(&writer::histories("both", 0..500))?;
@@ -265,8 +277,7 @@ async fn two_processes_share_and_one_hands_over() -> Result<()> {
     ensure!(first.stop().await?, "SIGTERM didn't end it");
     writer.commit(&writer::histories("one", 0..500))?;
     let truth = auditor::truth(&bench)?;
-    let took =
-        until("the other has it all", PATIENCE, || truth.postgres_caught_up(&bench)).await?;
+    let took = until("the other has it all", PATIENCE, || truth.postgres_caught_up(&bench)).await?;
     // The session of a member that just vanished would time out after 6 s.
     ensure!(took < Duration::from_secs(5), "handing over took {took:?}");
     check_all(&bench).await

@@ -53,7 +53,10 @@ impl Meter {
     fn report(&self, events: usize) -> Result<()> {
         for ((name, pid), before) in self.names.iter().zip(&self.before) {
             let spent = cpu_s(*pid)? - before;
-            say(&format!("  {name}: {spent:.2} s CPU, {:.1} µs an event", spent * 1e6 / events as f64));
+            say(&format!(
+                "  {name}: {spent:.2} s CPU, {:.1} µs an event",
+                spent * 1e6 / events as f64
+            ));
         }
         Ok(())
     }
@@ -72,7 +75,8 @@ async fn throughput() -> Result<()> {
     let sinks = bench.sinks().await?;
     let meter = Meter::start(&bench)?;
     let started = Instant::now();
-    let (postgres, clickhouse) = (Cell::<Option<Duration>>::new(None), Cell::<Option<Duration>>::new(None));
+    let (postgres, clickhouse) =
+        (Cell::<Option<Duration>>::new(None), Cell::<Option<Duration>>::new(None));
     until("both stores have the backlog", PATIENCE, || async {
         let done = truth.postgres_caught_up(&bench).await?;
         if done && postgres.get().is_none() {
@@ -108,8 +112,10 @@ async fn throughput() -> Result<()> {
     until("postgres has it", PATIENCE, || truth.postgres_caught_up(&bench)).await?;
     let postgres = written.elapsed();
     until("clickhouse has it", PATIENCE, || truth.clickhouse_caught_up(&bench)).await?;
-    say(&format!("live, {live} events: postgres {postgres:?} and clickhouse {:?} behind at the end",
-        written.elapsed()));
+    say(&format!(
+        "live, {live} events: postgres {postgres:?} and clickhouse {:?} behind at the end",
+        written.elapsed()
+    ));
     meter.report(live)?;
     truth.check_postgres(&bench).await?;
     truth.check_clickhouse(&bench).await?;

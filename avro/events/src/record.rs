@@ -33,8 +33,10 @@ macro_rules! records {
             }
         }
 
-        /// A record of any type.
+        /// A record of any type. Passed by move and decoded once: boxing the large variants would
+        /// buy nothing but an allocation per record.
         #[derive(Debug, Clone, PartialEq)]
+        #[allow(clippy::large_enum_variant)]
         pub enum Record {
             $(#[doc = concat!("[`", stringify!($name), "`].")] $name($name),)+
         }

@@ -9,10 +9,13 @@ use prometheus::{
 };
 use tracing_subscriber::EnvFilter;
 
+/// librdkafka's own log lines stay; its error events repeat them and report every end of a partition.
+const DEFAULT_LEVELS: &str = "info,librdkafka=warn,rdkafka=warn,rdkafka::client=off";
+
 /// Starts logging to stderr: text on a terminal, JSON elsewhere; `RUST_LOG` chooses the level.
 pub fn init() {
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("info,librdkafka=warn,rdkafka=warn"));
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_LEVELS));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if std::io::stderr().is_terminal() {
         builder.init();

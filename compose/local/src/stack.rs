@@ -268,8 +268,6 @@ impl Stack {
             let results = join_all(group.iter().map(|component| component.stop())).await;
             outcome = outcome.and(results.into_iter().try_for_each(|result| result.map(drop)));
         }
-        // Nobody shall look for a stack that is gone.
-        let _ = fs::remove_file(crate::control::state_file(&self.folder));
         outcome
     }
 
@@ -308,6 +306,8 @@ impl Drop for Stack {
         for component in self.components().iter().rev() {
             component.end();
         }
+        // Nobody shall look for a stack that is gone.
+        let _ = fs::remove_file(crate::control::state_file(&self.folder));
         if let Some(temporary) = &mut self.temporary
             && (std::thread::panicking()
                 || std::env::var_os(KEEP).is_some_and(|value| !value.is_empty()))

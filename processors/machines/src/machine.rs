@@ -30,8 +30,9 @@ pub struct Context {
     pub partitions: i32,
 }
 
-/// What follows from a step.
+/// What follows from a step. Built and taken apart within one step, so its size costs a move.
 #[derive(Debug, Clone, PartialEq)]
+#[allow(clippy::large_enum_variant)]
 pub enum Effect {
     /// A record for a topic, in the same transaction as the state change.
     Emit {

@@ -297,10 +297,13 @@ pub mod memory {
 
     use super::{Backing, Due, TableId, Write, deadline_of};
 
+    /// Row bytes by table and key.
+    pub type Rows = BTreeMap<(TableId, Vec<u8>), Vec<u8>>;
+
     /// Rows in memory.
     #[derive(Debug, Default)]
     pub struct Memory {
-        rows: RefCell<BTreeMap<(TableId, Vec<u8>), Vec<u8>>>,
+        rows: RefCell<Rows>,
         deadlines: RefCell<BTreeSet<Due>>,
     }
 
@@ -329,7 +332,7 @@ pub mod memory {
         }
 
         /// Every row, for comparing states.
-        pub fn rows(&self) -> BTreeMap<(TableId, Vec<u8>), Vec<u8>> {
+        pub fn rows(&self) -> Rows {
             self.rows.borrow().clone()
         }
     }

@@ -123,11 +123,14 @@ fn the_next_batch_sees_the_one_in_flight() {
     assert_eq!(types(&second), ["OrderStatusChanged", "BookConsignment"]);
 }
 
+/// Key, value and batch header of a changelog record.
+type Logged = (Vec<u8>, Option<Vec<u8>>, [u8; 16]);
+
 #[test]
 fn a_restored_task_equals_the_one_that_stopped() {
     let memory = Rc::new(Memory::default());
     let mut live = task(&memory, start());
-    let mut log: Vec<(Vec<u8>, Option<Vec<u8>>, [u8; 16])> = vec![];
+    let mut log: Vec<Logged> = vec![];
     for offset in 0..20 {
         feed(&mut live, topics::ORDERS.name, offset, placed(&format!("k{}", offset % 15)));
         if offset % 3 == 0 {

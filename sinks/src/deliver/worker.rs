@@ -229,11 +229,12 @@ impl<P: Partition> Worker<'_, P> {
 
     /// One last try for what is collected; if it fails, the next owner does it.
     async fn finish(&mut self) {
-        if !self.batch.records.is_empty() && self.partition.planned_last().is_none() {
-            if let Err(failure) = self.attempt().await {
-                tracing::info!(place = %self.task.place, %failure, "left to the next owner");
-                return;
-            }
+        if !self.batch.records.is_empty()
+            && self.partition.planned_last().is_none()
+            && let Err(failure) = self.attempt().await
+        {
+            tracing::info!(place = %self.task.place, %failure, "left to the next owner");
+            return;
         }
         self.partition.settle().await;
     }

@@ -11,7 +11,7 @@ use crate::retry::Failure;
 /// For the server to take a chunk of the data.
 const SEND_TIMEOUT: Duration = Duration::from_secs(15);
 /// For the server to store the block.
-const STORE_TIMEOUT: Duration = Duration::from_secs(60);
+const STORE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Inserts rows unless a block with this token was inserted before; returns once they are stored.
 pub(super) async fn block(client: &Client, token: &str, rows: Bytes) -> Result<(), Failure> {

@@ -140,7 +140,9 @@ impl Truth {
             let found = bench.number(&format!("SELECT count(*) FROM {table}")).await?;
             ensure!(found == count, "{table} holds {found} rows, the topics say {count}");
         }
-        for row in client.query("SELECT sku, version, reserved, allocated FROM stock_levels", &[]).await? {
+        for row in
+            client.query("SELECT sku, version, reserved, allocated FROM stock_levels", &[]).await?
+        {
             let (sku, found): (String, _) = (row.get(0), (row.get(1), row.get(2), row.get(3)));
             let expected = self.levels.get(&sku);
             ensure!(expected == Some(&found), "{sku} is {found:?}, should be {expected:?}");
@@ -151,9 +153,8 @@ impl Truth {
     /// Whether `sink_offsets` has reached every record.
     pub(crate) async fn postgres_caught_up(&self, bench: &Bench) -> Result<bool> {
         let client = bench.postgres().await?;
-        let rows = client
-            .query("SELECT topic, \"partition\", next_offset FROM sink_offsets", &[])
-            .await?;
+        let rows =
+            client.query("SELECT topic, \"partition\", next_offset FROM sink_offsets", &[]).await?;
         let offsets: BTreeMap<(String, i32), i64> =
             rows.iter().map(|r| ((r.get(0), r.get(1)), r.get(2))).collect();
         Ok(self.ends.iter().all(|(place, end)| offsets.get(place) == Some(end)))
@@ -215,7 +216,8 @@ fn newest_only(events: &Events) -> Events {
 fn same(what: &str, expected: &Events, found: &Events) -> Result<()> {
     let missing = expected.keys().filter(|key| !found.contains_key(key)).count();
     let extra = found.keys().filter(|key| !expected.contains_key(key)).count();
-    let differing = expected.iter().find(|(key, event)| found.get(key).is_some_and(|f| f != *event));
+    let differing =
+        expected.iter().find(|(key, event)| found.get(key).is_some_and(|f| f != *event));
     ensure!(
         missing == 0 && extra == 0 && differing.is_none(),
         "{what}: of {} rows {missing} are missing, {extra} are too many, differing: {differing:?} \

@@ -68,8 +68,7 @@ impl Writer {
     }
 
     fn bytes(&self, topic: &str, partition: i32, key: &[u8], payload: &[u8]) -> Result<()> {
-        let origin =
-            Origin { task: "orders-0".into(), term: self.term, sequence: self.sequence };
+        let origin = Origin { task: "orders-0".into(), term: self.term, sequence: self.sequence };
         let origin = origin.to_string();
         let header = Header { key: ORIGIN_HEADER, value: Some(&origin) };
         let record = BaseRecord::to(topic)
