@@ -232,6 +232,8 @@ impl Shared {
     }
 
     fn watch(&self, readiness: &Readiness) {
+        // The slots of the orders topic come first.
+        let orders = usize::try_from(self.partitions).expect("checked at start");
         let mut was_closed = None;
         while !self.stop.load(Ordering::Relaxed) {
             if let Some((code, reason)) = self.producer().client().fatal_error() {
@@ -241,31 +243,12 @@ impl Shared {
             if self.door.awaits_proof() && self.kafka_is_there() {
                 self.door.reopen();
             }
-            let closed = self.door.closed_partitions(Instant::now());
+            let closed = self.door.closed_partitions(0..orders, Instant::now());
             if was_closed != Some(closed) {
-                self.report(closed, readiness);
+                report(closed, orders, readiness);
                 was_closed = Some(closed);
             }
             std::thread::park_timeout(WATCH_EVERY);
-        }
-    }
-
-    fn report(&self, closed: usize, readiness: &Readiness) {
-        let all = usize::try_from(self.partitions).unwrap_or(0) * Target::ALL.len();
-        match closed {
-            0 => {
-                tracing::info!("Kafka takes records");
-                readiness.ok(CHECK);
-            }
-            // One stalled partition is no reason to be taken out of service.
-            some if some < all => {
-                tracing::warn!(closed = some, of = all, "partitions stall");
-                readiness.ok(CHECK);
-            }
-            _ => {
-                tracing::warn!("Kafka takes no records: requests are refused until it does");
-                readiness.fail(CHECK, "takes no records: down or stalled");
-            }
         }
     }
 
@@ -295,6 +278,25 @@ impl Shared {
                 drop(old);
             }
             Err(error) => tracing::error!(%error, "no new producer: tried again"),
+        }
+    }
+}
+
+/// Tells the log and the readiness check how many partitions of the orders topic take no records.
+fn report(closed: usize, all: usize, readiness: &Readiness) {
+    match closed {
+        0 => {
+            tracing::info!("Kafka takes orders");
+            readiness.ok(CHECK);
+        }
+        // One stalled partition is no reason to be taken out of service.
+        some if some < all => {
+            tracing::warn!(closed = some, of = all, "partitions stall");
+            readiness.ok(CHECK);
+        }
+        _ => {
+            tracing::warn!("Kafka takes no orders: they are refused until it does");
+            readiness.fail(CHECK, "takes no orders: down or stalled");
         }
     }
 }

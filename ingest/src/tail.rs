@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use events::{Codec, DecodeError, Merchant, Millis, Record, topics};
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::client::ClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::types::RDKafkaErrorCode;
@@ -102,7 +103,8 @@ impl Reader {
     /// Follows until told to stop; fails when the position is lost, which starts over a window back.
     fn follow(&mut self) -> Result<()> {
         let settings = wire::client::assigned_consumer(&self.brokers, &self.client_id);
-        let consumer: BaseConsumer = settings.create().context("consumer cannot be made")?;
+        let consumer: BaseConsumer<Quiet> =
+            settings.create_with_context(Quiet).context("consumer cannot be made")?;
         let start = chrono::Utc::now().timestamp_millis() - i64::try_from(self.window.as_millis())?;
         let mut times = TopicPartitionList::new();
         for partition in 0..self.partitions {
@@ -166,6 +168,15 @@ impl Reader {
         );
     }
 }
+
+/// Leaves errors to the loop that polls: by default the end of a partition, too, is logged as one.
+struct Quiet;
+
+impl ClientContext for Quiet {
+    fn error(&self, _: KafkaError, _: &str) {}
+}
+
+impl ConsumerContext for Quiet {}
 
 /// Whether the consumer has stopped for good: its offset is no longer in the topic.
 fn position_lost(error: &KafkaError) -> bool {

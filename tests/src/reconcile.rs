@@ -12,8 +12,14 @@ pub mod topics;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::path::Path;
 
+use anyhow::Result;
 use serde_json::{Value, json};
+
+use crate::replay::Orders;
+use crate::shop::Shop;
+use crate::stack::System;
 
 /// The columns, in the order they are printed.
 pub const COLUMNS: [&str; 5] = ["file", "HTTP API", "orders topic", "Postgres", "ClickHouse"];
@@ -49,6 +55,37 @@ pub const STOCK_BELOW_ZERO: &str = "stock_below_zero";
 
 const STATUS: &str = "status.";
 const REFUSED: &str = "refused.";
+
+/// Asks every system and compares: `receipts` is what was received of each SKU, `answers` the file
+/// that [`crate::replay::send`] wrote.
+///
+/// # Errors
+/// When a system does not answer.
+pub async fn everything(
+    system: &System,
+    shop: &Shop,
+    orders: &Orders,
+    receipts: BTreeMap<String, i64>,
+    answers: &Path,
+) -> Result<Table> {
+    let (stack, merchant) = (&system.stack, &system.merchant);
+    let (read, of_merchant) = (orders.clone(), merchant.clone());
+    let (file, refused) = tokio::task::spawn_blocking(move || {
+        let column = file::column(&read, &receipts)?;
+        Ok::<_, anyhow::Error>((column, file::refused(&read, &of_merchant)?))
+    })
+    .await??;
+    let registry = wire::config::Registry { url: stack.registry_url() };
+    let codec = wire::registry::codec(&registry).await?;
+    let (brokers, ids) = (stack.brokers(), refused.clone());
+    let topics = tokio::task::spawn_blocking(move || topics::column(&brokers, &codec, &ids));
+    let client = postgres::connect(&stack.postgres_url()).await?;
+    let postgres = postgres::column(&client, &refused).await?;
+    let clickhouse = clickhouse::column(&clickhouse::client(&stack.clickhouse_url())).await?;
+    let api = api::column(shop, merchant, orders, answers).await?;
+    let columns: [Column; 5] = [file, api, topics.await??, postgres, clickhouse];
+    Ok(Table::new(&columns, shop.doubts()))
+}
 
 /// What one system says, by row.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

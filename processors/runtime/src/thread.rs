@@ -91,6 +91,8 @@ pub struct StreamThread {
     committer: Committer,
     /// What the group assigned, whether it is running or not.
     assigned: Vec<TaskId>,
+    /// Whose inboxes are being read.
+    reading: Vec<TaskId>,
     tasks: BTreeMap<Key, Running>,
     last_commit: Instant,
     last_tick: Instant,
@@ -117,6 +119,7 @@ impl StreamThread {
             takeover,
             committer,
             assigned: vec![],
+            reading: vec![],
             tasks: BTreeMap::new(),
             last_commit: now,
             last_tick: now,
@@ -284,9 +287,11 @@ impl StreamThread {
     fn revoke(&mut self, gone: &[TaskId]) -> Result<()> {
         self.assigned.retain(|task| !gone.contains(task));
         let committed = self.commit_all(gone);
-        let running: Vec<TaskId> =
-            gone.iter().filter(|t| self.tasks.remove(&key(**t)).is_some()).copied().collect();
-        self.inboxes.unassign(running.into_iter())?;
+        for task in gone {
+            self.tasks.remove(&key(*task));
+        }
+        self.inboxes.unassign(self.reading.iter().filter(|task| gone.contains(task)).copied())?;
+        self.reading.retain(|task| !gone.contains(task));
         tracing::info!(tasks = %names(gone), "tasks handed over");
         committed
     }
@@ -312,6 +317,7 @@ impl StreamThread {
         let Self { inboxes, tasks, .. } = self;
         let opened = new.iter().filter_map(|id| tasks.get(&key(*id)).map(|r| (*id, r)));
         inboxes.assign(opened.map(|(id, running)| (id, running.task.positions())))?;
+        self.reading.extend(new);
         if !new.is_empty() {
             let took_ms = began.elapsed().as_millis();
             tracing::info!(tasks = %names(new), took_ms, "tasks taken over");
@@ -330,9 +336,10 @@ impl StreamThread {
             }
             TRANSACTIONS.with_label_values(&["redone"]).inc();
             tracing::warn!(error = format!("{error:#}"), "batch dropped, tasks restored");
-            let running: Vec<TaskId> = self.tasks.values().map(|r| r.task.id()).collect();
             self.tasks.clear();
-            self.inboxes.unassign(running.into_iter())?;
+            if !self.reading.is_empty() {
+                self.inboxes.unassign(self.reading.drain(..))?;
+            }
             if self.setup.stop.load(Ordering::Acquire) {
                 return Ok(());
             }

@@ -12,7 +12,7 @@ use clap::Parser;
 use local::Stack;
 use serde_json::json;
 use tests::progress::{Progress, say};
-use tests::reconcile::{self, Column, Table};
+use tests::reconcile::{self, Table};
 use tests::replay::{self, Orders};
 use tests::settle::settle;
 use tests::shop::Shop;
@@ -200,26 +200,8 @@ impl Demo {
     }
 
     async fn table(&self) -> Result<Table> {
-        let (stack, merchant) = (&self.system.stack, &self.system.merchant);
-        let (orders, receipts) = (self.orders.clone(), self.survey.receipts());
-        let of_merchant = merchant.clone();
-        let (file, refused) = tokio::task::spawn_blocking(move || {
-            let column = reconcile::file::column(&orders, &receipts)?;
-            Ok::<_, anyhow::Error>((column, reconcile::file::refused(&orders, &of_merchant)?))
-        })
-        .await??;
-        let registry = wire::config::Registry { url: stack.registry_url() };
-        let codec = wire::registry::codec(&registry).await?;
-        let (brokers, ids) = (stack.brokers(), refused.clone());
-        let topics =
-            tokio::task::spawn_blocking(move || reconcile::topics::column(&brokers, &codec, &ids));
-        let client = reconcile::postgres::connect(&stack.postgres_url()).await?;
-        let postgres = reconcile::postgres::column(&client, &refused).await?;
-        let clickhouse = reconcile::clickhouse::client(&stack.clickhouse_url());
-        let clickhouse = reconcile::clickhouse::column(&clickhouse).await?;
-        let api = reconcile::api::column(&self.shop, merchant, &self.orders, &self.answers).await?;
-        let columns: [Column; 5] = [file, api, topics.await??, postgres, clickhouse];
-        Ok(Table::new(&columns, self.shop.doubts()))
+        let receipts = self.survey.receipts();
+        reconcile::everything(&self.system, &self.shop, &self.orders, receipts, &self.answers).await
     }
 
     fn publish(&self, table: &Table, times: &[(&str, Duration)]) -> Result<()> {

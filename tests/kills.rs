@@ -1,0 +1,143 @@
+//! kill -9 of processors and sinks while there is work: nothing lost, nothing twice.
+//!
+//! The real stack replays the real invoices four times over (under keys of their own) while its
+//! processes are killed in turn, each only when orders wait. At the end the reconciliation table
+//! agrees, and records of cut-off transactions stand in the log that no reader of committed records
+//! ever sees.
+
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use local::{Service, Stack};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
+use rdkafka::{Offset, TopicPartitionList};
+use tests::reconcile::{self, clickhouse};
+use tests::replay::{self, Orders};
+use tests::settle::settle;
+use tests::shop::Shop;
+use tests::stack::{Instances, System};
+
+const INSTANCES: Instances = Instances { ingest: 2, processors: 1, sinks: 1 };
+/// Copies of the file's invoices.
+const COPIES: usize = 4;
+/// Kills that hit work in progress.
+const KILLS: usize = 10;
+/// How long nothing may move before the wait for the end is given up.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kill_9_of_processors_and_sinks_loses_and_doubles_nothing() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let orders = Orders { file: copies(folder.path())?, sample: None };
+    let survey = orders.survey()?;
+    let system = System::start(Stack::builder(), INSTANCES).await?;
+    let shop = Shop::new(system.stack.ingest_urls(), &system.key)?;
+    replay::receive(&shop, &survey.receipts()).await?;
+
+    let (sent, answers) = (AtomicU64::new(0), folder.path().join("answers.jsonl"));
+    let sending = AtomicBool::new(true);
+    let replaying = async {
+        let count = || {
+            sent.fetch_add(1, Ordering::Relaxed);
+        };
+        let result = replay::send(&shop, &system.merchant, &orders, &answers, count).await;
+        sending.store(false, Ordering::Relaxed);
+        result
+    };
+    let (replayed, kills) = tokio::join!(replaying, kill(&system, &sent, survey.orders));
+    replayed?;
+    ensure!(kills? >= KILLS, "too few kills hit work in progress");
+
+    if let Some(left) = settle(&system, survey.orders, PATIENCE, |_| {}).await? {
+        system.save_logs(Path::new("target/kills-logs"))?;
+        anyhow::bail!("nothing moves any more: {left}");
+    }
+    let table = reconcile::everything(&system, &shop, &orders, survey.receipts(), &answers).await?;
+    assert!(table.agrees(), "{}", table.text());
+
+    let brokers = system.stack.brokers();
+    let (all, committed) = tokio::task::spawn_blocking(move || {
+        Ok::<_, anyhow::Error>((
+            count(&brokers, "read_uncommitted")?,
+            count(&brokers, "read_committed")?,
+        ))
+    })
+    .await??;
+    assert!(all > committed, "no transaction was cut off: {all} records, {committed} committed");
+    system.stack.shutdown().await
+}
+
+/// Kills processors and sinks in turn, whenever orders wait, [`KILLS`] times at least and until
+/// everything was sent.
+async fn kill(system: &System, sent: &AtomicU64, orders: u64) -> Result<usize> {
+    let reports = clickhouse::client(&system.stack.clickhouse_url());
+    let mut kills = 0;
+    let began = Instant::now();
+    while kills < KILLS && began.elapsed() < Duration::from_secs(180) {
+        // Alternating, and at another moment of its life each time.
+        let service = if kills % 2 == 0 { Service::Processors } else { Service::Sinks };
+        tokio::time::sleep(Duration::from_millis(150 + 70 * (kills as u64 % 5))).await;
+        let routed: u64 = reports
+            .query("SELECT uniqExact(order_id) FROM order_events WHERE status IN ('routed', 'rejected')")
+            .fetch_one()
+            .await?;
+        let posted = sent.load(Ordering::Relaxed).min(orders);
+        if posted <= routed {
+            continue;
+        }
+        for instance in system.stack.instances(service) {
+            instance.kill().await?;
+            instance.restart().await?;
+        }
+        kills += 1;
+    }
+    Ok(kills)
+}
+
+/// The invoices, [`COPIES`] times, each copy under invoice numbers of its own.
+fn copies(folder: &Path) -> Result<PathBuf> {
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/online-retail-2010-12.csv.gz");
+    let mut text = String::new();
+    flate2::read::GzDecoder::new(std::fs::File::open(shipped)?).read_to_string(&mut text)?;
+    let path = folder.join("copies.csv");
+    let mut file = std::io::BufWriter::new(std::fs::File::create(&path)?);
+    let (header, lines) = text.split_once('\n').context("the file has a header")?;
+    writeln!(file, "{header}")?;
+    for copy in 1..=COPIES {
+        for line in lines.lines() {
+            let (number, rest) = line.split_once(',').context("a line has columns")?;
+            writeln!(file, "\"{}-{copy}\",{rest}", number.trim_matches('"'))?;
+        }
+    }
+    Ok(path)
+}
+
+/// Records in the processors' output topics, as a reader of this isolation level sees them.
+fn count(brokers: &str, isolation: &str) -> Result<u64> {
+    let consumer: BaseConsumer = wire::client::assigned_consumer(brokers, "count")
+        .set("isolation.level", isolation)
+        .create()?;
+    let partitions = wire::admin::partitions(brokers)?;
+    let mut list = TopicPartitionList::new();
+    for topic in ["order-status", "stock", "order-outcomes", "orders-changelog"] {
+        for partition in 0..partitions {
+            list.add_partition_offset(topic, partition, Offset::Beginning)?;
+        }
+    }
+    consumer.assign(&list)?;
+    let (mut records, mut open) = (0, list.count());
+    let began = Instant::now();
+    while open > 0 {
+        ensure!(began.elapsed() < Duration::from_secs(60), "topics have no end");
+        match consumer.poll(Duration::from_millis(100)) {
+            Some(Ok(_)) => records += 1,
+            Some(Err(KafkaError::PartitionEOF(_))) => open -= 1,
+            _ => {}
+        }
+    }
+    Ok(records)
+}
