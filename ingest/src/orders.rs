@@ -75,6 +75,9 @@ pub(crate) async fn settle(
     let (outcome, first) = match recent.claim(id, merchant, fingerprint, records, now) {
         Claim::First(outcome) => {
             publish(app, &outcome);
+            if let Some(Settled::Refused(_)) = outcome.get() {
+                recent.release(id, &outcome);
+            }
             (outcome, None)
         }
         Claim::Repeat(click) => match &click.progress {

@@ -82,7 +82,8 @@ impl ClientContext for Reports {
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
             self.door.down();
         }
-        tracing::warn!(%error, reason, "producer");
+        // What it means for requests is told by the watch; librdkafka logs the rest.
+        tracing::debug!(%error, reason, "producer");
     }
 }
 
@@ -307,4 +308,47 @@ fn producer(settings: &ClientConfig, door: &Arc<Door>) -> Result<Producer> {
         ThreadedProducer::from_config_and_context(settings, reports)
             .context("producer cannot be made")?;
     Ok(producer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::types::RDKafkaApiKey;
+
+    /// Kafka's own broker cannot be made to do this: the mock answers as if it had lost a record.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_producer_that_failed_for_good_is_replaced() {
+        let kafka = MockCluster::new(1).unwrap();
+        for target in Target::ALL {
+            kafka.create_topic(target.topic(), 1, 1).unwrap();
+        }
+        let mut config = Config::load(None).unwrap();
+        config.kafka.brokers = kafka.bootstrap_servers();
+        let readiness = Readiness::starting(&[CHECK]);
+        let publisher = Publisher::start(&config, 1, readiness.clone()).unwrap();
+        let publish = async || {
+            let outcome = Arc::new(Outcome::new(1, false));
+            let key = vec![7; 16];
+            let record = Outgoing { target: Target::Orders, key, payload: b"order".to_vec() };
+            publisher.publish(&[record], &outcome);
+            outcome.wait(Instant::now() + Duration::from_secs(10)).await
+        };
+        assert!(matches!(publish().await, Some(Settled::Acknowledged { .. })));
+        let first = publisher.shared.producer();
+        kafka.request_errors(
+            RDKafkaApiKey::Produce,
+            &[rdkafka::bindings::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER],
+        );
+        assert_eq!(publish().await, Some(Settled::Unknown));
+        assert!(first.client().fatal_error().is_some(), "the fault was fatal");
+        let until = Instant::now() + Duration::from_secs(10);
+        while !matches!(publish().await, Some(Settled::Acknowledged { .. })) {
+            assert!(Instant::now() < until, "no record passes the new producer");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(!Arc::ptr_eq(&first, &publisher.shared.producer()));
+        assert!(readiness.report().0);
+        assert_eq!(publisher.flush(Duration::from_secs(1)).await, 0);
+    }
 }

@@ -124,6 +124,18 @@ impl Recent {
         Claim::First(outcome)
     }
 
+    /// Forgets a click that was refused, so that refusals use no memory; a doubt stays.
+    pub fn release(&self, id: Uuid, outcome: &Arc<Outcome>) {
+        let mut shard = self.shard(id);
+        let own = shard.find(id).is_some_and(|click| match &click.progress {
+            Progress::Clicked(current) => Arc::ptr_eq(current, outcome) && !current.doubtful,
+            Progress::Logged { .. } => false,
+        });
+        if own {
+            shard.forget(id);
+        }
+    }
+
     /// What is known of an order.
     pub fn find(&self, id: Uuid) -> Option<Click> {
         self.shard(id).find(id).cloned()
@@ -249,13 +261,17 @@ mod tests {
     #[test]
     fn a_refused_attempt_leaves_no_trace_and_an_unknown_one_a_doubt() {
         let (recent, now) = (Recent::new(WINDOW, 1000), Instant::now());
-        first(&recent, 1, now).refused(Refusal::Busy);
+        let refused = first(&recent, 1, now);
+        refused.refused(Refusal::Busy);
+        recent.release(Uuid::from_u128(1), &refused);
+        assert!(recent.is_empty());
         let second = first(&recent, 1, now);
         assert!(!second.doubtful);
         second.unknown();
         let third = first(&recent, 1, now);
         assert!(third.doubtful);
         third.refused(Refusal::Busy);
+        recent.release(Uuid::from_u128(1), &third);
         assert!(first(&recent, 1, now).doubtful, "a refusal doesn't clear the doubt");
         assert_eq!(recent.len(), 1);
     }

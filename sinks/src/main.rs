@@ -66,6 +66,8 @@ async fn run(arguments: Arguments) -> Result<()> {
         tracing::info!("shutting down: batches are finished; a second signal ends it at once");
         let _ = stop.send(true);
         signalled().await;
+        // Asked for twice: whoever asks wants no destructor to wait for anything.
+        #[allow(clippy::disallowed_methods)]
         std::process::exit(130);
     });
     service::run(config, &roles, shutdown).await

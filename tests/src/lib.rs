@@ -1,14 +1,18 @@
 //! What the demo, the benchmark and the tests on real components share.
 //!
 //! [`invoices`] reads real orders (with [`countries`]), [`replay`] sends them through [`shop`],
+//! [`load`] generates orders without end, [`watch`] sees them come out, [`raw`] is the ceiling above.
 //! [`settle`] waits until nothing moves, [`reconcile`] compares what every system says. [`stack`]
 //! starts all of it on free ports; [`progress`] tells people how far it is.
 
 pub mod countries;
 pub mod invoices;
+pub mod load;
 pub mod progress;
+pub mod raw;
 pub mod reconcile;
 pub mod replay;
 pub mod settle;
 pub mod shop;
 pub mod stack;
+pub mod watch;

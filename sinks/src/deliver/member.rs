@@ -39,6 +39,10 @@ const LEAVE: Duration = Duration::from_secs(10);
 const LAG_INTERVAL: Duration = Duration::from_secs(5);
 /// Fetched ahead per partition, KiB: with a worker that stands still, that is all it holds.
 const FETCHED_AHEAD_KIB: &str = "8192";
+/// A fetch is answered at once when there is this much.
+const FETCH_BYTES: &str = "262144";
+/// How long it waits for that, at most.
+const LONGEST_FETCH: Duration = Duration::from_millis(500);
 
 /// A consumer whose rebalances are noted, then handled by the thread that polls it.
 pub(crate) type GroupConsumer = BaseConsumer<Context>;
@@ -132,7 +136,7 @@ pub(crate) fn run<S: Sink>(
 ) -> Result<()> {
     let name = sink.name();
     let client_id = format!("{}.{name}", settings.instance);
-    let config = configuration(&settings.brokers, &client_id, name);
+    let config = configuration(&settings.brokers, &client_id, name, sink.limits().interval);
     let consumer: GroupConsumer = config.create_with_context(Context::default())?;
     let topics: Vec<&str> = sink.topics().iter().map(|t| t.name).collect();
     consumer.subscribe(&topics)?;
@@ -156,9 +160,15 @@ pub(crate) fn run<S: Sink>(
     outcome
 }
 
-fn configuration(brokers: &str, client_id: &str, group: &str) -> ClientConfig {
+/// A fetch waits for a good part of a batch: answering each of a processor's many small commits
+/// would cost the broker and us more than the records in them.
+fn configuration(brokers: &str, client_id: &str, group: &str, interval: Duration) -> ClientConfig {
     let mut config = wire::client::group_consumer(brokers, client_id, group, client_id);
-    config.set("queued.max.messages.kbytes", FETCHED_AHEAD_KIB);
+    let wait = (interval / 2).min(LONGEST_FETCH).as_millis();
+    config
+        .set("queued.max.messages.kbytes", FETCHED_AHEAD_KIB)
+        .set("fetch.min.bytes", FETCH_BYTES)
+        .set("fetch.wait.max.ms", wait.to_string());
     config
 }
 

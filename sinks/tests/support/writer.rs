@@ -50,6 +50,7 @@ impl Writer {
     }
 
     /// Writes the records in a transaction that is aborted: nobody may see them.
+    #[allow(clippy::disallowed_methods)] // Drained first, so it races with nothing.
     pub(crate) fn abort(&mut self, records: &[Record]) -> Result<()> {
         self.send(records)?;
         Ok(self.producer.abort_transaction(Duration::from_secs(30))?)
