@@ -32,9 +32,10 @@ demo: build ## Replay real invoices and reconcile; ORDERS=<file.csv[.gz]> SAMPLE
 up: build ## Start everything, empty, and stay
 	@$(BIN)/tillroll-demo --up
 
+# One test at a time: several start the whole stack, and two cores carry one.
 test: build ## All tests
 	@cargo test --release --workspace --locked $(QUIET) --no-run
-	@cargo test --release --workspace --locked
+	@RUST_TEST_THREADS=1 cargo test --release --workspace --locked
 
 bench: build ## Orders per second and latencies; ONLY=<part>
 	@$(BIN)/tillroll-bench

@@ -1,9 +1,13 @@
-//! Waits until nothing moves any more: every order in a final status in both databases, no lag.
+//! Waits until nothing moves any more: every record of `orders` accounted for, every order in a final
+//! status in both databases, no lag.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use events::topics::ORDERS;
 use local::Service;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 
 use crate::reconcile::{clickhouse, postgres};
 use crate::shop::metric;
@@ -13,6 +17,7 @@ use crate::stack::System;
 pub const FINAL: [&str; 2] = ["routed", "rejected"];
 
 const LAG: &str = "tillroll_consumer_lag_records";
+const KAFKA_ANSWERS: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Settled means that this many looks in a row saw nothing left to do.
 const QUIET_LOOKS: u32 = 2;
@@ -26,7 +31,9 @@ pub struct Left {
     pub final_in_clickhouse: i64,
     /// Orders that there should be.
     pub orders: i64,
-    /// Records that processors and sinks have yet to take.
+    /// Records of topic `orders` that Postgres knows neither as an order nor as a repeat.
+    pub unaccounted: i64,
+    /// Records that processors and sinks say they have yet to take.
     pub lag: i64,
     /// Pieces that are neither free nor bound to an order.
     pub reserved: i64,
@@ -36,6 +43,7 @@ impl Left {
     fn nothing(&self) -> bool {
         self.final_in_postgres >= self.orders
             && self.final_in_clickhouse >= self.orders
+            && self.unaccounted == 0
             && self.lag == 0
             && self.reserved == 0
     }
@@ -43,11 +51,13 @@ impl Left {
 
 impl std::fmt::Display for Left {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { final_in_postgres, final_in_clickhouse, orders, lag, reserved } = self;
+        let Self { final_in_postgres, final_in_clickhouse, orders, .. } = self;
+        let Self { unaccounted, lag, reserved, .. } = self;
         write!(
             f,
             "of {orders} orders {final_in_postgres} are final in Postgres and \
-             {final_in_clickhouse} in ClickHouse, {lag} records lag, {reserved} pieces are reserved"
+             {final_in_clickhouse} in ClickHouse, {unaccounted} records of orders are unaccounted \
+             for, {lag} records lag, {reserved} pieces are reserved"
         )
     }
 }
@@ -63,7 +73,13 @@ pub async fn settle(
     patience: Duration,
     look: impl Fn(&Left),
 ) -> Result<Option<Left>> {
+    let brokers = system.stack.brokers();
+    let kafka: BaseConsumer = wire::client::assigned_consumer(&brokers, "settle").create()?;
+    let partitions =
+        tokio::task::spawn_blocking(move || wire::admin::partitions(&brokers)).await??;
     let watch = Watch {
+        kafka: Arc::new(kafka),
+        partitions,
         http: reqwest::Client::builder().timeout(Duration::from_secs(5)).build()?,
         postgres: postgres::connect(&system.stack.postgres_url()).await?,
         clickhouse: clickhouse::client(&system.stack.clickhouse_url()),
@@ -95,6 +111,8 @@ struct Watch<'a> {
     http: reqwest::Client,
     postgres: tokio_postgres::Client,
     clickhouse: ::clickhouse::Client,
+    kafka: Arc<BaseConsumer>,
+    partitions: i32,
     system: &'a System,
     orders: i64,
 }
@@ -106,7 +124,8 @@ impl Watch<'_> {
             .postgres
             .query_one(
                 "SELECT (SELECT count(*) FROM orders WHERE status = ANY($1)),
-                        (SELECT coalesce(sum(reserved), 0)::bigint FROM stock_levels)",
+                        (SELECT coalesce(sum(reserved), 0)::bigint FROM stock_levels),
+                        (SELECT count(*) FROM orders) + (SELECT count(*) FROM order_repeats)",
                 &[&finals],
             )
             .await?;
@@ -120,9 +139,27 @@ impl Watch<'_> {
             final_in_postgres: row.try_get(0)?,
             final_in_clickhouse: i64::try_from(final_in_clickhouse)?,
             orders: self.orders,
+            unaccounted: self.recorded().await? - row.try_get::<_, i64>(2)?,
             lag: self.lag().await?,
             reserved: row.try_get(1)?,
         })
+    }
+
+    /// Records in topic `orders`, first ones and repeats: as many as its offsets, for nobody writes
+    /// transactions to it.
+    async fn recorded(&self) -> Result<i64> {
+        let consumer = Arc::clone(&self.kafka);
+        let partitions = self.partitions;
+        tokio::task::spawn_blocking(move || {
+            let mut records = 0;
+            for partition in 0..partitions {
+                let (low, high) =
+                    consumer.fetch_watermarks(ORDERS.name, partition, KAFKA_ANSWERS)?;
+                records += high - low;
+            }
+            Ok(records)
+        })
+        .await?
     }
 
     async fn lag(&self) -> Result<i64> {

@@ -142,11 +142,9 @@ impl Store {
     /// # Errors
     /// When RocksDB refuses.
     pub fn clear(&self) -> Result<()> {
-        self.db.delete_range_cf(
-            self.db.cf_handle("default").context("default family")?,
-            [0u8],
-            [255u8],
-        )?;
+        let mut batch = WriteBatch::default();
+        batch.delete_range([0u8], [u8::MAX]);
+        self.db.write(batch)?;
         Ok(())
     }
 
