@@ -9,6 +9,7 @@
 mod app;
 pub mod config;
 mod database;
+mod faults;
 mod fingerprint;
 pub mod keys;
 mod orders;

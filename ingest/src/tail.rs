@@ -40,6 +40,7 @@ struct Reader {
     registry: Registry,
     window: Duration,
     partitions: i32,
+    most: i64,
     codec: Codec,
     recent: Arc<Recent>,
     readiness: Readiness,
@@ -64,6 +65,7 @@ impl Tail {
             registry: config.registry.clone(),
             window: Duration::from_secs(60) * config.recent.window_minutes,
             partitions,
+            most: i64::try_from(config.recent.orders).context("recent.orders is too large")?,
             codec,
             recent,
             readiness,
@@ -113,9 +115,7 @@ impl Reader {
         let positions = consumer
             .offsets_for_times(times, CALL_TIMEOUT)
             .context("Kafka doesn't tell where the window starts")?;
-        for position in positions.elements() {
-            position.error().context("a partition doesn't tell where the window starts")?;
-        }
+        let positions = self.not_too_far_back(&consumer, &positions)?;
         consumer.assign(&positions).context("partitions cannot be assigned")?;
         let mut behind: HashSet<i32> = (0..self.partitions).collect();
         while !self.stop.load(Ordering::Relaxed) {
@@ -137,6 +137,30 @@ impl Reader {
             }
         }
         Ok(())
+    }
+
+    /// Skips what would be forgotten before the end is reached: no more fits into memory.
+    fn not_too_far_back(
+        &self,
+        consumer: &BaseConsumer<Quiet>,
+        positions: &TopicPartitionList,
+    ) -> Result<TopicPartitionList> {
+        let mut bounded = TopicPartitionList::new();
+        for position in positions.elements() {
+            position.error().context("a partition doesn't tell where the window starts")?;
+            let partition = position.partition();
+            let (low, high) = consumer
+                .fetch_watermarks(topics::ORDERS.name, partition, CALL_TIMEOUT)
+                .context("Kafka doesn't tell where a partition ends")?;
+            let earliest = high.saturating_sub(self.most / i64::from(self.partitions)).max(low);
+            let start = match position.offset() {
+                Offset::Offset(start) => start.max(earliest),
+                // No record is as young as the window.
+                _ => high,
+            };
+            bounded.add_partition_offset(topics::ORDERS.name, partition, Offset::Offset(start))?;
+        }
+        Ok(bounded)
     }
 
     fn take(&mut self, message: &BorrowedMessage<'_>) {

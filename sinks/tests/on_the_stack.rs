@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use events::{OrderStatus, Record};
+use events::{OrderStatus, Record, RecordType};
 use local::{Component, Service};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Headers, Message};
@@ -291,4 +291,85 @@ async fn two_processes_share_and_one_hands_over() -> Result<()> {
     // The session of a member that just vanished would time out after 6 s.
     ensure!(took < Duration::from_secs(5), "handing over took {took:?}");
     check_all(&bench).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_wakes_up_after_losing_its_partitions_changes_nothing() -> Result<()> {
+    let bench = Bench::start().await?;
+    let both = bench.stack.start_service(Service::Sinks, 2).await?;
+    stop_merges(&bench).await?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let writer = Writer::new(&bench.stack.brokers(), &bench.codec, "writer")?;
+    let writing = {
+        let stop = stop.clone();
+        tokio::task::spawn_blocking(move || write_on(writer, &stop, &AtomicI64::new(0)))
+    };
+    for paused in [0, 1, 0, 1] {
+        both[paused].pause()?;
+        // Longer than a session: the other one takes over what was being written.
+        tokio::time::sleep(Duration::from_secs(9)).await;
+        both[paused].resume()?;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+    }
+    stop.store(true, Ordering::Relaxed);
+    writing.await??;
+    check_all(&bench).await?;
+    for sinks in &both {
+        let ready = || async { Ok(readiness(sinks).await?.0) };
+        until("ready again", PATIENCE, ready).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_version_of_a_schema_is_learnt() -> Result<()> {
+    let bench = Bench::start().await?;
+    let sinks = bench.sinks().await?;
+    // A newer service adds a field; this one has never seen the schema.
+    let record_type = RecordType::StockLevelChanged;
+    let mut schema: serde_json::Value = serde_json::from_str(record_type.schema_json())?;
+    let field = serde_json::json!({ "name": "note", "type": "string", "default": "" });
+    schema["fields"].as_array_mut().context("a record")?.push(field);
+    let subject = wire::registry::subject(record_type);
+    let url = format!("{}/subjects/{subject}/versions", bench.stack.registry_url());
+    let body = serde_json::json!({ "schema": schema.to_string() });
+    let answer = reqwest::Client::new().post(url).json(&body).send().await?;
+    let answer: serde_json::Value = answer.error_for_status()?.json().await?;
+    let id = u32::try_from(answer["id"].as_u64().context("an id")?)?;
+    let own = bench.codec.to_bytes(&writer::level(7, 3));
+    let bytes = [&[0], &id.to_be_bytes()[..], &own[5..], &[0]].concat();
+    ensure!(bytes[..5] != own[..5], "the registry knew the schema");
+
+    let mut writer = Writer::new(&bench.stack.brokers(), &bench.codec, "writer")?;
+    writer.commit_bytes("stock-levels", &[&bytes])?;
+    let stored = || async {
+        let level = "SELECT count(*) FROM stock_levels WHERE sku = 'SKU-7' AND version = 3";
+        Ok(bench.number(level).await? == 1)
+    };
+    until("the level is stored", PATIENCE, stored).await?;
+    ensure!(metric(&sinks, "tillroll_records_rejected_total", "").await? < 1.0);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kafka_may_die() -> Result<()> {
+    let bench = Bench::start().await?;
+    let sinks = bench.sinks().await?;
+    let pid = sinks.pid();
+    let mut writer = Writer::new(&bench.stack.brokers(), &bench.codec, "writer")?;
+    writer.commit(&writer::histories("before", 0..300))?;
+    check_all(&bench).await?;
+    let kafka = bench.stack.component("kafka")?;
+    kafka.kill().await?;
+    let unready = || async {
+        let (ready, why) = readiness(&sinks).await?;
+        Ok(!ready && why.contains("kafka"))
+    };
+    until("readiness names kafka", PATIENCE, unready).await?;
+    kafka.restart().await?;
+    writer.commit(&writer::histories("after", 0..300))?;
+    check_all(&bench).await?;
+    until("ready again", PATIENCE, || async { Ok(readiness(&sinks).await?.0) }).await?;
+    ensure!(sinks.pid() == pid, "it was restarted");
+    Ok(())
 }

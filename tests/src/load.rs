@@ -25,7 +25,7 @@ impl Random {
     }
 
     /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -35,7 +35,7 @@ impl Random {
 
     fn text(&mut self, length: usize) -> String {
         const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
-        (0..length).map(|_| char::from(LETTERS[(self.next() >> 59) as usize])).collect()
+        (0..length).map(|_| char::from(LETTERS[(self.bits() >> 59) as usize])).collect()
     }
 }
 
@@ -60,7 +60,7 @@ impl Zipf {
     /// A rank.
     pub fn draw(&self, random: &mut Random) -> usize {
         let most = self.0.last().copied().unwrap_or_default();
-        let at = (random.next() >> 11) as f64 / (1u64 << 53) as f64 * most;
+        let at = (random.bits() >> 11) as f64 / (1u64 << 53) as f64 * most;
         self.0.partition_point(|sum| *sum < at).min(self.0.len() - 1)
     }
 }
@@ -81,7 +81,7 @@ pub fn order(random: &mut Random, zipf: &Zipf) -> Value {
         },
         "lines": [{
             "sku": sku(zipf.draw(random)), "quantity": 1,
-            "unit_price_minor": 100 + random.next() % 10_000,
+            "unit_price_minor": 100 + random.bits() % 10_000,
         }],
         "ordered_at": "2026-11-21T12:00:00Z",
         "attributes": { "session": random.text(40), "campaign": random.text(16) },

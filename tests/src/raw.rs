@@ -46,7 +46,7 @@ pub fn copy(brokers: &str) -> Result<f64> {
             for n in 0..RECORDS_PER_ORDER {
                 // Half of a record is ids and names that do not compress away.
                 for eight in record[..BYTES / 2].chunks_mut(8) {
-                    let bytes = random.next().to_le_bytes();
+                    let bytes = random.bits().to_le_bytes();
                     eight.copy_from_slice(&bytes[..eight.len()]);
                 }
                 let partition = i32::try_from(n)? % PARTITIONS;

@@ -3,9 +3,11 @@
 //! A dead letter is acknowledged before its record is passed over. A crash between the two writes it
 //! again; its topic, partition and offset headers tell the copies.
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use events::topics;
+use rdkafka::ClientConfig;
 use rdkafka::message::{Message, OwnedHeaders, OwnedMessage};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use wire::dead_letter::Rejection;
@@ -18,15 +20,27 @@ const DELIVERY_TIMEOUT_MS: u32 = 10_000;
 /// Writer of dead letters of one sink.
 #[derive(Clone)]
 pub(crate) struct DeadLetters {
-    producer: FutureProducer,
+    config: ClientConfig,
+    /// Made with the first dead letter: an idle producer polls, and there is hardly ever one.
+    producer: Arc<OnceLock<FutureProducer>>,
     component: String,
 }
 
 impl DeadLetters {
     /// A writer under the name of a sink.
-    pub(crate) fn new(brokers: &str, client_id: &str, sink: &str) -> anyhow::Result<Self> {
+    pub(crate) fn new(brokers: &str, client_id: &str, sink: &str) -> Self {
         let config = wire::client::producer(brokers, client_id, DELIVERY_TIMEOUT_MS);
-        Ok(Self { producer: config.create()?, component: format!("sinks/{sink}") })
+        Self { config, producer: Arc::default(), component: format!("sinks/{sink}") }
+    }
+
+    fn producer(&self) -> Result<&FutureProducer, Failure> {
+        if let Some(producer) = self.producer.get() {
+            return Ok(producer);
+        }
+        let made = self.config.create();
+        let made = made.map_err(|e| Failure::retry(format!("kafka: no producer: {e}")))?;
+        // Where two partitions need one at once, the second one's is dropped.
+        Ok(self.producer.get_or_init(|| made))
     }
 
     /// Puts a record aside; returns once Kafka has it.
@@ -57,7 +71,7 @@ impl DeadLetters {
         if let Some(payload) = record.payload() {
             letter = letter.payload(payload);
         }
-        self.producer.send(letter, Duration::ZERO).await.map_err(|(e, _)| {
+        self.producer()?.send(letter, Duration::ZERO).await.map_err(|(e, _)| {
             Failure::retry(format!("kafka: {topic} takes no dead letter: {e}"))
         })?;
         RECORDS_REJECTED.with_label_values(&[record.topic(), stage]).inc();

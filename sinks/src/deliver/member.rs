@@ -140,7 +140,7 @@ pub(crate) fn run<S: Sink>(
     let consumer: GroupConsumer = config.create_with_context(Context::default())?;
     let topics: Vec<&str> = sink.topics().iter().map(|t| t.name).collect();
     consumer.subscribe(&topics)?;
-    let dead_letters = DeadLetters::new(&settings.brokers, &client_id, name)?;
+    let dead_letters = DeadLetters::new(&settings.brokers, &client_id, name);
     let mut member = Member {
         sink,
         settings,
@@ -307,17 +307,24 @@ impl<S: Sink> Member<S> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Compares each partition's position with the end of its log, now and then.
+    /// Compares each partition's position with the end of its log, now and then; by that it also
+    /// finds out whether Kafka answers.
     fn sample_lag(&self) -> JoinHandle<()> {
         let (log, positions) = (Log::new(self.consumer.clone()), self.progress.clone());
-        let group = self.sink.name();
+        let (group, health) = (self.sink.name(), self.health.clone());
         self.runtime.spawn(async move {
             loop {
                 tokio::time::sleep(LAG_INTERVAL).await;
                 let now = positions.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 for (place, progress) in now {
-                    // Without an answer the last value stays: readiness tells of the outage.
-                    let Ok((_, end)) = log.bounds(place).await else { break };
+                    let end = match log.bounds(place).await {
+                        Ok((_, end)) => end,
+                        Err(failure) => {
+                            health.problem("kafka", &failure.reason);
+                            break;
+                        }
+                    };
+                    health.solved("kafka");
                     let partition = place.partition.to_string();
                     LAG_RECORDS
                         .with_label_values(&[group, place.topic.name, &partition])
