@@ -252,13 +252,17 @@ fn hints(system: &System) -> String {
         r#"
 Try, in another shell:
 
+  # ten pieces arrive
+  curl -i {ingest}/v1/stock/receipts -H 'Authorization: Bearer {key}' -H 'Idempotency-Key: mine-0' \
+    -H 'Content-Type: application/json' -d '{{"lines": [{{"sku": "85123A", "quantity": 10}}]}}'
+
   # an order of your own; the same key again is the same order
   curl -i {ingest}/v1/orders -H 'Authorization: Bearer {key}' -H 'Idempotency-Key: mine-1' \
     -H 'Content-Type: application/json' -d '{{"customer_id": null, "currency": "GBP",
     "destination": {{"name": "Ada", "street": "Main St 1", "city": "York", "postcode": "", "country": "GB"}},
     "lines": [{{"sku": "85123A", "quantity": 1, "unit_price_minor": 255}}], "ordered_at": "2010-12-24T12:00:00Z"}}'
 
-  # one piece of stock, seen by the warehouse
+  # stock of a SKU
   curl -s {ingest}/v1/stock/85123A -H 'Authorization: Bearer {key}'
 
   # the analysts' view: orders and money by status
