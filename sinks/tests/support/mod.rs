@@ -45,8 +45,8 @@ impl Bench {
     pub(crate) fn clickhouse(&self) -> clickhouse::Client {
         clickhouse::Client::default()
             .with_url(self.stack.clickhouse_url())
-            .with_user("tillroll")
-            .with_password("tillroll")
+            .with_user(local::clickhouse::USER)
+            .with_password(local::clickhouse::PASSWORD)
             .with_database("tillroll")
             .with_compression(clickhouse::Compression::None)
     }
