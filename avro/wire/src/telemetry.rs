@@ -10,7 +10,8 @@ use prometheus::{
 use tracing_subscriber::EnvFilter;
 
 /// librdkafka's own log lines stay; its error events repeat them and report every end of a partition.
-const DEFAULT_LEVELS: &str = "info,librdkafka=warn,rdkafka=warn,rdkafka::client=off,warp::server=off";
+const DEFAULT_LEVELS: &str =
+    "info,librdkafka=warn,rdkafka=warn,rdkafka::client=off,warp::server=off";
 
 /// Starts logging to stderr: text on a terminal, JSON elsewhere; `RUST_LOG` chooses the level.
 pub fn init() {
