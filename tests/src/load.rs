@@ -1,13 +1,18 @@
 //! Generated load: one-line orders of about 400 bytes that do not compress away, SKUs by Zipf.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use bytes::Bytes;
 use events::{Merchant, OrderId};
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
+use tokio::net::TcpStream;
 
 use crate::shop::Shop;
 
@@ -106,58 +111,89 @@ pub struct Load {
     pub per_second: Option<u32>,
     /// For how long.
     pub lasting: Duration,
-    /// Requests under way at once.
+    /// Connections, each with one request under way.
     pub clients: usize,
     /// Seed; also the first part of every idempotency key.
     pub seed: u64,
 }
 
-/// Sends a load through all ingest processes.
+/// Where to send.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// `host:port` of ingest.
+    pub address: String,
+    /// Whose API key it is.
+    pub merchant: Merchant,
+    /// The API key.
+    pub key: String,
+}
+
+/// Sends a load. Clients are plain keep-alive connections, so that the generator costs little of the
+/// machine that it measures.
 ///
 /// # Errors
-/// When ingest gives no final answer.
-pub async fn send(shop: &Shop, merchant: &Merchant, load: Load) -> Result<Sent> {
-    let mut random = Random::new(load.seed);
-    let zipf = Zipf::new(SKUS);
-    let sent = Arc::new(Mutex::new(Sent::default()));
-    let clients = Arc::new(Semaphore::new(load.clients));
+/// When a connection breaks.
+pub async fn send(target: &Target, load: Load) -> Result<Sent> {
+    let next = Arc::new(AtomicU32::new(0));
+    let zipf = Arc::new(Zipf::new(SKUS));
     let started = Instant::now();
-    let mut n = 0u32;
-    let mut posts = tokio::task::JoinSet::new();
-    while started.elapsed() < load.lasting {
-        let due = match load.per_second {
-            Some(rate) => {
-                let due = started + Duration::from_secs(1) / rate * n;
-                tokio::time::sleep_until(due.into()).await;
-                Some(due)
-            }
-            None => None,
-        };
-        let permit = clients.clone().acquire_owned().await?;
-        let key = format!("{}-{n}", load.seed);
-        let (body, shop) = (order(&mut random, &zipf), shop.clone());
-        let (merchant, sent) = (merchant.clone(), sent.clone());
-        let process = n as usize;
-        posts.spawn(async move {
-            let began = due.unwrap_or_else(Instant::now);
-            let answer = shop.post(process, "/v1/orders", &key, &body).await;
-            drop(permit);
-            let mut sent = sent.lock().unwrap_or_else(PoisonError::into_inner);
-            match answer {
-                Ok(answer) if answer.status == 202 => {
-                    sent.began.insert(OrderId::derive(&merchant, &key), began);
-                    sent.latencies.push(began.elapsed());
-                }
-                _ => sent.refused += 1,
-            }
-        });
-        while posts.try_join_next().is_some() {}
-        n += 1;
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..load.clients {
+        let (target, next, zipf) = (target.clone(), next.clone(), zipf.clone());
+        clients.spawn(async move { client(&target, load, started, &next, &zipf).await });
     }
-    while posts.join_next().await.is_some() {}
-    let sent = std::mem::take(&mut *sent.lock().unwrap_or_else(PoisonError::into_inner));
-    ensure!(!sent.began.is_empty(), "no order was accepted");
-    Ok(sent)
+    let mut all = Sent::default();
+    while let Some(sent) = clients.join_next().await {
+        let sent = sent??;
+        all.began.extend(sent.began);
+        all.latencies.extend(sent.latencies);
+        all.refused += sent.refused;
+    }
+    ensure!(!all.began.is_empty(), "no order was accepted");
+    Ok(all)
+}
+
+/// One connection: takes the next order, waits until it is due, posts it.
+async fn client(
+    target: &Target,
+    load: Load,
+    started: Instant,
+    next: &AtomicU32,
+    zipf: &Zipf,
+) -> Result<Sent> {
+    let stream = TcpStream::connect(&target.address).await?;
+    stream.set_nodelay(true)?;
+    let (mut http, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    let mut sent = Sent::default();
+    loop {
+        let n = next.fetch_add(1, Ordering::Relaxed);
+        let due = load.per_second.map(|rate| started + Duration::from_secs(1) / rate * n);
+        if let Some(due) = due {
+            tokio::time::sleep_until(due.into()).await;
+        }
+        let began = due.unwrap_or_else(Instant::now);
+        if began.saturating_duration_since(started) >= load.lasting {
+            return Ok(sent);
+        }
+        let key = format!("{}-{n}", load.seed);
+        let body = order(&mut Random::new(load.seed << 32 | u64::from(n)), zipf).to_string();
+        let request = hyper::Request::post("/v1/orders")
+            .header("Host", &target.address)
+            .header("Authorization", format!("Bearer {}", target.key))
+            .header("Idempotency-Key", &key)
+            .header("Content-Type", "application/json")
+            .body(Full::new(Bytes::from(body)))?;
+        let answer = http.send_request(request).await?;
+        let status = answer.status();
+        answer.into_body().collect().await?;
+        if status == 202 {
+            sent.began.insert(OrderId::derive(&target.merchant, &key), began);
+            sent.latencies.push(began.elapsed());
+        } else {
+            sent.refused += 1;
+        }
+    }
 }
 
 /// Receives plenty of every SKU.

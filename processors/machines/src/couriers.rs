@@ -10,7 +10,7 @@ use std::rc::Rc;
 use compact_str::{CompactString, format_compact};
 use events::{
     BookConsignment, CallOutcome, Consignment, ConsignmentBooked, ConsignmentFailed,
-    CourierAnswered, CourierCall, CourierCode, CourierListed, Destination, Lane, Merchant, Millis,
+    CourierAnswered, CourierCall, CourierCode, CourierListed, Currency, Destination, Lane, Merchant, Millis,
     OrderKey, Record, topics,
 };
 use serde::{Deserialize, Serialize};
@@ -18,8 +18,6 @@ use serde::{Deserialize, Serialize};
 use crate::machine::{Call, CallKind, Context, Effects, Machine, Source};
 use crate::table::{AnyTable, ArmKey, Backing, Key, Row, Table, TableId};
 
-/// A call must leave within this time of its decision, else it is decided anew: 30 s.
-const CALL_LIFETIME_MS: i64 = 30_000;
 /// Rest between rounds when no courier took an order: doubles from 0.5 s to 30 s.
 const REST_MS: (i64, i64) = (500, 30_000);
 /// Time between tries of an owed void: doubles from 1 s to 60 s.
@@ -32,6 +30,8 @@ pub struct Company {
     pub url: CompactString,
     /// List price, minor units.
     pub price_minor: i64,
+    /// Currency of the price; the same for all that are listed.
+    pub currency: Currency,
     /// Longest wait for an answer.
     pub timeout_ms: i32,
     /// Not asked for new consignments.
@@ -43,8 +43,10 @@ impl Row for Company {}
 /// What is known of a courier on a lane.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Arm {
-    /// What it charged last, minor units.
+    /// What it charged last, minor units of its list price's currency.
     pub price_minor: i64,
+    /// Its list price at the time: a new one makes what was charged under the old one worthless.
+    pub list_price_minor: i64,
 }
 
 impl Row for Arm {}
@@ -124,10 +126,19 @@ impl Couriers {
         }
     }
 
-    fn list(&mut self, listed: CourierListed) {
+    fn list(&mut self, listed: CourierListed, fx: &mut Effects) {
+        let others = self.companies().iter().filter(|(code, _)| **code != listed.courier);
+        if let Some((code, other)) = others.into_iter().find(|(_, c)| c.currency != listed.currency) {
+            fx.reject(format!(
+                "{} is priced in {}, {code} in {}: prices can be compared in one currency only",
+                listed.courier, listed.currency, other.currency
+            ));
+            return;
+        }
         let company = Company {
             url: listed.url,
             price_minor: listed.price_minor,
+            currency: listed.currency,
             timeout_ms: listed.timeout_ms,
             paused: listed.paused,
         };
@@ -149,7 +160,8 @@ impl Couriers {
             .map(|(code, company)| (code.clone(), company.price_minor))
             .collect();
         let price = |arms: &mut Table<ArmKey, Arm>, code: &CourierCode, list: i64| {
-            arms.get(&(booking.lane.clone(), code.clone())).map_or(list, |arm| arm.price_minor)
+            let arm = arms.peek(&(booking.lane.clone(), code.clone()));
+            arm.filter(|arm| arm.list_price_minor == list).map_or(list, |arm| arm.price_minor)
         };
         open.into_iter()
             .map(|(code, list)| (price(&mut self.arms, &code, list), code))
@@ -159,7 +171,7 @@ impl Couriers {
 
     fn begin(&mut self, command: BookConsignment, context: &Context, fx: &mut Effects) {
         let order = OrderKey { order_id: command.order_id, accepted_at: command.accepted_at };
-        if self.bookings.get(&order).is_some() {
+        if self.bookings.peek(&order).is_some() {
             return;
         }
         let booking = Booking {
@@ -186,7 +198,7 @@ impl Couriers {
         if let Some(courier) = self.next(&booking) {
             booking.attempt += 1;
             booking.stage = Stage::Calling(courier);
-            self.call_book(order, &booking, context, fx);
+            self.call_book(order, &booking, fx);
             self.bookings.put(order, booking);
             return;
         }
@@ -257,17 +269,18 @@ impl Couriers {
                 emit_outcome(order, booked, context, fx);
                 self.finish(order, booking);
             }
-            // It never left, so the same courier is asked again.
-            CallOutcome::NotSent => self.advance(order, booking, context, fx),
+            // As far as that process knows it never left; another owner of the task may have made
+            // the call meanwhile, so it is made again under the same reference.
+            CallOutcome::NotSent => self.call_book(order, &booking, fx),
             outcome => {
-                if outcome == CallOutcome::TimedOut {
+                if matches!(outcome, CallOutcome::TimedOut | CallOutcome::Unknown) {
                     let void = OwedVoid {
                         courier: answer.courier.clone(),
                         attempt: booking.attempt,
                         tries: 0,
                         retry_at: context.now.plus(VOID_RETRY_MS.0),
                     };
-                    self.call_void(order, &booking.lane, &void, context, fx);
+                    self.call_void(order, &booking.lane, &void, fx);
                     booking.owed.push(void);
                 }
                 booking.tried.push((answer.courier, outcome));
@@ -277,9 +290,14 @@ impl Couriers {
     }
 
     fn learn_price(&mut self, booking: &Booking, answer: &CourierAnswered) {
+        let Some(company) = self.companies().get(&answer.courier) else { return };
+        let list_price_minor = company.price_minor;
+        if answer.currency != company.currency.as_str() {
+            return;
+        }
         let key = (booking.lane.clone(), answer.courier.clone());
-        let arm = Arm { price_minor: answer.price_minor };
-        if self.arms.get(&key).as_ref() != Some(&arm) {
+        let arm = Arm { price_minor: answer.price_minor, list_price_minor };
+        if self.arms.peek(&key) != Some(&arm) {
             self.arms.put(key, arm);
         }
     }
@@ -297,7 +315,7 @@ impl Couriers {
         }
     }
 
-    fn call_book(&mut self, order: OrderKey, booking: &Booking, ctx: &Context, fx: &mut Effects) {
+    fn call_book(&mut self, order: OrderKey, booking: &Booking, fx: &mut Effects) {
         let Stage::Calling(courier) = &booking.stage else { return };
         let Some(company) = self.companies().get(courier) else { return };
         fx.call(Call {
@@ -311,18 +329,10 @@ impl Couriers {
             courier: courier.clone(),
             url: company.url.clone(),
             timeout_ms: company.timeout_ms,
-            not_after: ctx.now.plus(CALL_LIFETIME_MS),
         });
     }
 
-    fn call_void(
-        &mut self,
-        order: OrderKey,
-        lane: &Lane,
-        void: &OwedVoid,
-        context: &Context,
-        fx: &mut Effects,
-    ) {
+    fn call_void(&mut self, order: OrderKey, lane: &Lane, void: &OwedVoid, fx: &mut Effects) {
         let Some(company) = self.companies().get(&void.courier) else { return };
         fx.call(Call {
             kind: CallKind::Void,
@@ -332,7 +342,6 @@ impl Couriers {
             courier: void.courier.clone(),
             url: company.url.clone(),
             timeout_ms: company.timeout_ms,
-            not_after: context.now.plus(CALL_LIFETIME_MS),
         });
     }
 }
@@ -349,7 +358,7 @@ fn doubled((first, most): (i64, i64), times: i32) -> i64 {
 impl Machine for Couriers {
     fn step(&mut self, record: Record, _source: Source, context: &Context, effects: &mut Effects) {
         match record {
-            Record::CourierListed(listed) => self.list(listed),
+            Record::CourierListed(listed) => self.list(listed, effects),
             Record::BookConsignment(command) => self.begin(command, context, effects),
             Record::CourierAnswered(answer) => self.answered(answer, context, effects),
             other => effects.reject(format!("{} is not for couriers", other.record_type().name())),
@@ -371,7 +380,7 @@ impl Machine for Couriers {
                 void.tries += 1;
                 void.retry_at = context.now.plus(doubled(VOID_RETRY_MS, void.tries));
                 let void = void.clone();
-                self.call_void(order, &lane, &void, context, effects);
+                self.call_void(order, &lane, &void, effects);
             }
         }
         match booking.stage {
@@ -382,10 +391,10 @@ impl Machine for Couriers {
         }
     }
 
-    fn resume(&mut self, context: &Context, effects: &mut Effects) {
+    fn resume(&mut self, _context: &Context, effects: &mut Effects) {
         // Repeated under the same reference: a company that did book answers with that booking.
         for (order, booking) in self.bookings.all() {
-            self.call_book(order, &booking, context, effects);
+            self.call_book(order, &booking, effects);
         }
     }
 

@@ -3,7 +3,7 @@
 use super::*;
 use crate::machine::Effect;
 use crate::table::memory::Memory;
-use events::{Currency, OrderId, WarehouseCode};
+use events::{OrderId, WarehouseCode};
 
 struct World {
     machine: Couriers,
@@ -19,19 +19,22 @@ fn order() -> OrderKey {
     OrderKey { order_id: OrderId::derive(&merchant, "k"), accepted_at: Millis(1) }
 }
 
+fn listed(code: &str, price_minor: i64, currency: &str) -> CourierListed {
+    CourierListed {
+        courier: CourierCode::parse(code).unwrap(),
+        url: format!("http://couriers/{code}").into(),
+        price_minor,
+        currency: Currency::parse(currency).unwrap(),
+        timeout_ms: 1_000,
+        paused: false,
+    }
+}
+
 fn world() -> World {
     let backing: Rc<dyn Backing> = Rc::new(Memory::default());
     let mut world = World { machine: Couriers::new(&backing), now: 1_000 };
     for (code, price_minor) in [("dear", 900), ("cheap", 300), ("middle", 500)] {
-        let listed = CourierListed {
-            courier: CourierCode::parse(code).unwrap(),
-            url: format!("http://couriers/{code}").into(),
-            price_minor,
-            currency: Currency::parse("GBP").unwrap(),
-            timeout_ms: 1_000,
-            paused: false,
-        };
-        assert_eq!(world.step(listed), [""; 0]);
+        assert_eq!(world.step(listed(code, price_minor, "GBP")), [""; 0]);
     }
     world
 }
@@ -168,6 +171,36 @@ fn all_down_rests_and_tries_again_all_refusing_gives_up() {
     let end = world.answer("dear", 6, CourierCall::Book, CallOutcome::Refused);
     assert_eq!(end, ["ConsignmentFailed"]);
     assert!(world.machine.bookings.get(&order()).is_none());
+}
+
+#[test]
+fn a_call_that_was_not_sent_is_made_again_under_its_reference() {
+    let mut world = world();
+    world.book();
+    let again = world.answer("cheap", 1, CourierCall::Book, CallOutcome::NotSent);
+    assert_eq!(again, ["book cheap 1"], "a new attempt could book twice");
+    assert_eq!(world.owed(), 0);
+}
+
+#[test]
+fn a_new_list_price_counts_more_than_what_was_charged_under_the_old_one() {
+    let mut world = world();
+    world.book();
+    world.answer("cheap", 1, CourierCall::Book, CallOutcome::Succeeded);
+    world.step(listed("cheap", 600, "GBP"));
+    assert_eq!(world.book(), ["book middle 1"]);
+    world.answer("middle", 1, CourierCall::Book, CallOutcome::Refused);
+    world.answer("cheap", 2, CourierCall::Book, CallOutcome::Succeeded);
+    world.step(listed("cheap", 200, "GBP"));
+    assert_eq!(world.book(), ["book cheap 1"]);
+}
+
+#[test]
+fn prices_in_another_currency_are_refused() {
+    let mut world = world();
+    let refused = world.step(listed("yen", 1, "JPY"));
+    assert!(refused[0].starts_with("yen is priced in JPY"), "{refused:?}");
+    assert_eq!(world.book(), ["book cheap 1"]);
 }
 
 #[test]

@@ -53,7 +53,7 @@ pub fn admit(
     placed: &OrderPlaced,
     source: Source,
 ) -> Admission {
-    let Some(first) = orders.get(&placed.order_id) else {
+    let Some(first) = orders.peek(&placed.order_id) else {
         return Admission::First;
     };
     let kind = if first.fingerprint == placed.fingerprint {

@@ -172,14 +172,15 @@ impl Fulfilment {
     }
 
     fn book(&mut self, order_id: OrderId, saga: &Saga, context: &Context, fx: &mut Effects) {
-        let Some(body) = self.orders.get(&order_id).and_then(|row| row.body) else { return };
-        let lane = Lane::new(&default_warehouse(), &body.destination.country);
+        let body = self.orders.peek(&order_id).and_then(|row| row.body.as_ref());
+        let Some(destination) = body.map(|body| body.destination.clone()) else { return };
+        let lane = Lane::new(&default_warehouse(), &destination.country);
         let command = BookConsignment {
             order_id,
             accepted_at: saga.accepted_at,
-            merchant: body.merchant,
+            merchant: saga.facts.merchant.clone(),
             lane: lane.clone(),
-            destination: body.destination,
+            destination,
         };
         fx.emit(context, topics::COURIERS.name, lane.as_str().as_bytes(), command);
     }
@@ -322,7 +323,7 @@ impl Machine for Fulfilment {
     fn fire(&mut self, table: TableId, key: &[u8], context: &Context, _effects: &mut Effects) {
         if table == self.orders.id()
             && let Some(order_id) = OrderId::from_bytes(key)
-            && let Some(row) = self.orders.get(&order_id)
+            && let Some(row) = self.orders.peek(&order_id)
             && row.deadline().is_some_and(|at| at <= context.now)
         {
             self.orders.remove(order_id);

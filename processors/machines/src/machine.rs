@@ -116,8 +116,6 @@ pub struct Call {
     pub url: CompactString,
     /// Longest wait, milliseconds.
     pub timeout_ms: i32,
-    /// Must not leave after this moment.
-    pub not_after: Millis,
 }
 
 impl Call {

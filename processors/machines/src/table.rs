@@ -112,17 +112,21 @@ impl<K: Key, V: Row> Table<K, V> {
         self.id
     }
 
-    /// The row as the batch at hand sees it.
+    /// A copy of the row as the batch at hand sees it, to be changed and put back.
     pub fn get(&mut self, key: &K) -> Option<V> {
-        if let Some(staged) = self.staged.get(key) {
-            return staged.row.clone();
+        self.peek(key).cloned()
+    }
+
+    /// The row as the batch at hand sees it.
+    pub fn peek(&mut self, key: &K) -> Option<&V> {
+        if !self.staged.contains_key(key) {
+            if self.in_flight.contains_key(key) {
+                return self.in_flight[key].as_ref();
+            }
+            let row = self.backing.get(self.id, &key.to_bytes()).map(|bytes| decode(&bytes));
+            self.staged.insert(key.clone(), Staged { row, dirty: false });
         }
-        let row = match self.in_flight.get(key) {
-            Some(row) => row.clone(),
-            None => self.backing.get(self.id, &key.to_bytes()).map(|bytes| decode(&bytes)),
-        };
-        self.staged.insert(key.clone(), Staged { row: row.clone(), dirty: false });
-        row
+        self.staged[key].row.as_ref()
     }
 
     /// Writes a row.

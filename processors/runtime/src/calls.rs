@@ -3,7 +3,8 @@
 //!
 //! The API called: `POST {url}/consignments` with an `Idempotency-Key`, `DELETE
 //! {url}/consignments/{reference}` to void. A company that takes part must know idempotency keys, so
-//! a call outstanding at a crash is simply made again.
+//! a call outstanding at a crash is simply made again; and it must remember a void of a reference
+//! that it doesn't know (404), since the booking may still be on its way behind it.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
 use events::{
-    CallOutcome, Codec, CourierAnswered, CourierCall, CourierCode, Millis, Record, topics,
+    CallOutcome, Codec, CourierAnswered, CourierCall, CourierCode, Currency, Millis, Record, topics,
 };
 use machines::{Call, CallKind};
 use rdkafka::producer::{FutureProducer, FutureRecord};
@@ -24,6 +25,13 @@ use wire::telemetry::{COURIER_CALL_SECONDS, COURIER_CALLS};
 
 /// How long one try to write an outcome may take before it is tried again.
 const OUTCOME_TIMEOUT_MS: u32 = 60_000;
+
+/// A call must leave within this time of its commit: a process that was stopped meanwhile may have
+/// lost its task to another one.
+const CALL_LIFETIME: Duration = Duration::from_secs(30);
+
+/// Longest answer that is read.
+const MAX_ANSWER: usize = 16 * 1024;
 
 /// Makes calls for all stream threads of a process.
 #[derive(Clone)]
@@ -92,12 +100,13 @@ impl Calls {
     /// Makes a call in the background, unless its task has moved on by then.
     pub fn make(&self, call: Call, live: Arc<AtomicBool>) {
         let inner = self.inner.clone();
-        self.inner.runtime.spawn(async move { inner.run(call, &live).await });
+        let not_after = Instant::now() + CALL_LIFETIME;
+        self.inner.runtime.spawn(async move { inner.run(call, not_after, &live).await });
     }
 }
 
 impl Inner {
-    async fn run(&self, call: Call, live: &AtomicBool) {
+    async fn run(&self, call: Call, not_after: Instant, live: &AtomicBool) {
         let limit = self.limit(&call.courier);
         let Ok(_permit) = limit.acquire().await else { return };
         // The new owner of the task makes the call; a resumed zombie sends nothing stale.
@@ -105,7 +114,7 @@ impl Inner {
             return;
         }
         let began = Instant::now();
-        let answer = if now() > call.not_after {
+        let answer = if began > not_after {
             Answer::new(CallOutcome::NotSent, "too late to be sent")
         } else {
             self.ask(&call).await
@@ -192,13 +201,43 @@ async fn read_booking(response: reqwest::Response) -> Answer {
         // It may have booked before it failed: in doubt, so the attempt is voided.
         return Answer::new(CallOutcome::TimedOut, text("failed"));
     }
-    match response.json::<Booked>().await {
-        Ok(booked) => {
+    match read_limited(response).await.and_then(|bytes| Booked::parse(&bytes)) {
+        Some(booked) => {
             let mut answer = Answer::new(CallOutcome::Succeeded, "");
             answer.booked = Some(booked);
             answer
         }
-        Err(_) => Answer::new(CallOutcome::TimedOut, text("unreadable answer")),
+        // It says that it booked, but not what: in doubt, too.
+        None => Answer::new(CallOutcome::TimedOut, text("unusable answer")),
+    }
+}
+
+async fn read_limited(mut response: reqwest::Response) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response.chunk().await.ok()? {
+        bytes.extend_from_slice(&chunk);
+        if bytes.len() > MAX_ANSWER {
+            return None;
+        }
+    }
+    Some(bytes)
+}
+
+impl Booked {
+    /// An answer that can be recorded and paid: what it says travels to every sink.
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        // The years 1970 to 2100.
+        const MOMENTS: std::ops::Range<i64> = 0..4_102_444_800_000;
+        let booked: Self = serde_json::from_slice(bytes).ok()?;
+        let code = |text: &str| {
+            (1..=100).contains(&text.len()) && text.chars().all(|c| c.is_ascii_graphic())
+        };
+        let usable = code(&booked.consignment_id)
+            && code(&booked.tracking_number)
+            && booked.price_minor >= 0
+            && Currency::parse(&booked.currency).is_ok()
+            && MOMENTS.contains(&booked.promised_at);
+        usable.then_some(booked)
     }
 }
 
@@ -254,4 +293,27 @@ fn count(call: &Call, kind: CourierCall, outcome: CallOutcome, took: Duration) {
 pub fn now() -> Millis {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_answers_that_can_be_recorded_are_believed() {
+        let booked = |change: fn(&mut serde_json::Value)| {
+            let mut answer = serde_json::json!({
+                "consignment_id": "c-1", "tracking_number": "T1", "price_minor": 310,
+                "currency": "GBP", "promised_at": 1_700_000_000_000_i64,
+            });
+            change(&mut answer);
+            Booked::parse(answer.to_string().as_bytes()).is_some()
+        };
+        assert!(booked(|_| ()));
+        assert!(!booked(|answer| answer["price_minor"] = (-1).into()));
+        assert!(!booked(|answer| answer["currency"] = "pounds".into()));
+        assert!(!booked(|answer| answer["tracking_number"] = "T\u{0}1".into()));
+        assert!(!booked(|answer| answer["consignment_id"] = "".into()));
+        assert!(!booked(|answer| answer["promised_at"] = 1_700_000_000_000_000_000_i64.into()));
+    }
 }

@@ -8,9 +8,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use events::{Merchant, OrderId};
+use events::OrderId;
 use local::Stack;
-use tests::load::{self, Load, Sent};
+use tests::load::{self, Load, Sent, Target};
 use tests::progress::say;
 use tests::raw;
 use tests::shop::Shop;
@@ -40,8 +40,13 @@ async fn main() -> Result<()> {
     let wanted = |part: &str| only.as_deref().is_none_or(|only| only == part);
     let mut results = Results::new();
     let system = System::start(Stack::builder(), INSTANCES).await?;
-    let shop = Shop::new(system.stack.ingest_urls(), &system.key)?;
-    load::stock_up(&shop).await?;
+    let urls = system.stack.ingest_urls();
+    let target = Target {
+        address: urls[0].trim_start_matches("http://").to_owned(),
+        merchant: system.merchant.clone(),
+        key: system.key.clone(),
+    };
+    load::stock_up(&Shop::new(urls, &system.key)?).await?;
     say("warming up for 10 s");
     let warm_up = Load {
         per_second: Some(rate / 4),
@@ -49,16 +54,16 @@ async fn main() -> Result<()> {
         clients: 256,
         seed: 1,
     };
-    run(&system, &shop, warm_up).await?;
+    run(&system, &target, warm_up).await?;
     if wanted("sustained") {
         say(&format!("{rate} orders/s for {lasting:?}"));
-        let load = Load { per_second: Some(rate), lasting, clients: 2_000, seed: 2 };
-        report("end_to_end", &run(&system, &shop, load).await?, &mut results);
+        let load = Load { per_second: Some(rate), lasting, clients: 512, seed: 2 };
+        report("end_to_end", &run(&system, &target, load).await?, &mut results);
     }
     if wanted("flash") {
         say(&format!("as fast as ingest takes it for {lasting:?}"));
         let load = Load { per_second: None, lasting, clients: 256, seed: 3 };
-        report("flash", &run(&system, &shop, load).await?, &mut results);
+        report("flash", &run(&system, &target, load).await?, &mut results);
     }
     if wanted("raw") {
         say("raw ceiling: the same records through rdkafka alone");
@@ -81,12 +86,11 @@ struct Outcome {
     cpu: HashMap<String, f64>,
 }
 
-async fn run(system: &System, shop: &Shop, load: Load) -> Result<Outcome> {
-    let merchant: &Merchant = &system.merchant;
+async fn run(system: &System, target: &Target, load: Load) -> Result<Outcome> {
     let seen = Seen::start(&system.stack).await?;
     let before = cpu_seconds(&system.stack)?;
     let began = Instant::now();
-    let sent = load::send(shop, merchant, load).await?;
+    let sent = load::send(target, load).await?;
     let (sending, last_post) = (began.elapsed(), Instant::now());
     let (mut postgres, mut clickhouse);
     loop {
