@@ -14,8 +14,11 @@ CARGO_BUILD := cargo build --release --workspace --locked $(QUIET)
 export ORDERS SAMPLE ONCE
 # `make bench`: one part.
 export ONLY
+# `make chaos`: how long, how many orders a second, which faults.
+MINUTES ?= 3
+export MINUTES RATE SEED
 
-.PHONY: help setup build demo up test bench check
+.PHONY: help setup build demo up test bench chaos check
 
 help: ## This list
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -39,6 +42,9 @@ test: build ## All tests
 
 bench: build ## Orders per second and latencies; ONLY=<part>
 	@$(BIN)/tillroll-bench
+
+chaos: build ## Faults on the real stack under load, then everything is compared; MINUTES=3
+	@$(BIN)/tillroll-chaos
 
 check: setup ## Formatting, lints, licences of dependencies
 	@cargo fmt --all --check

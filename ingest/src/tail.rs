@@ -104,7 +104,9 @@ impl Reader {
 
     /// Follows until told to stop; fails when the position is lost, which starts over a window back.
     fn follow(&mut self) -> Result<()> {
-        let settings = wire::client::assigned_consumer(&self.brokers, &self.client_id);
+        let mut settings = wire::client::assigned_consumer(&self.brokers, &self.client_id);
+        // Ten fetches a second, however many batches there are.
+        settings.set("fetch.min.bytes", "1048576");
         let consumer: BaseConsumer<Quiet> =
             settings.create_with_context(Quiet).context("consumer cannot be made")?;
         let start = chrono::Utc::now().timestamp_millis() - i64::try_from(self.window.as_millis())?;

@@ -3,8 +3,9 @@
 //! [`invoices`] reads real orders (with [`countries`]), [`replay`] sends them through [`shop`],
 //! [`load`] generates orders without end, [`watch`] sees them come out, [`raw`] is the ceiling above.
 //! [`settle`] waits until nothing moves, [`reconcile`] compares what every system says. [`stack`]
-//! starts all of it on free ports; [`progress`] tells people how far it is.
+//! starts all of it on free ports; [`chaos`] breaks it and compares; [`progress`] tells people how far it is.
 
+pub mod chaos;
 pub mod countries;
 pub mod invoices;
 pub mod load;

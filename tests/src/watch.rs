@@ -122,7 +122,10 @@ pub fn visible(finals: &HashMap<OrderId, Final>, looks: &[Progress]) -> HashMap<
 }
 
 fn consumer(brokers: &str) -> Result<BaseConsumer> {
-    let consumer: BaseConsumer = wire::client::assigned_consumer(brokers, "bench").create()?;
+    let consumer: BaseConsumer = wire::client::assigned_consumer(brokers, "bench")
+        .set("fetch.min.bytes", "65536")
+        .set("fetch.wait.max.ms", "20")
+        .create()?;
     let topic = topics::ORDER_STATUS.name;
     let mut list = TopicPartitionList::new();
     for partition in 0..wire::admin::partitions(brokers)? {

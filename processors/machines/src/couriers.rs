@@ -10,8 +10,8 @@ use std::rc::Rc;
 use compact_str::{CompactString, format_compact};
 use events::{
     BookConsignment, CallOutcome, Consignment, ConsignmentBooked, ConsignmentFailed,
-    CourierAnswered, CourierCall, CourierCode, CourierListed, Currency, Destination, Lane, Merchant, Millis,
-    OrderKey, Record, topics,
+    CourierAnswered, CourierCall, CourierCode, CourierListed, Currency, Destination, Lane,
+    Merchant, Millis, OrderKey, Record, topics,
 };
 use serde::{Deserialize, Serialize};
 
@@ -128,7 +128,8 @@ impl Couriers {
 
     fn list(&mut self, listed: CourierListed, fx: &mut Effects) {
         let others = self.companies().iter().filter(|(code, _)| **code != listed.courier);
-        if let Some((code, other)) = others.into_iter().find(|(_, c)| c.currency != listed.currency) {
+        if let Some((code, other)) = others.into_iter().find(|(_, c)| c.currency != listed.currency)
+        {
             fx.reject(format!(
                 "{} is priced in {}, {code} in {}: prices can be compared in one currency only",
                 listed.courier, listed.currency, other.currency

@@ -22,8 +22,7 @@ const SILENCE: Duration = Duration::from_secs(15);
 /// # Errors
 /// When Kafka does not answer, or a record cannot be read.
 pub fn column(brokers: &str, codec: &Codec, refused: &[OrderId]) -> Result<Column> {
-    let partitions = wire::admin::partitions(brokers)?;
-    let log = Log { brokers, partitions, codec };
+    let log = Log::new(brokers, codec)?;
     let mut column = Column::default();
     let received = log.stock(&mut column)?;
     let statuses = log.statuses(&mut column)?;
@@ -59,13 +58,20 @@ fn count(column: &mut Column, order: &OrderPlaced) -> Result<()> {
     Ok(())
 }
 
-struct Log<'a> {
+/// Topics of a cluster.
+pub(crate) struct Log<'a> {
     brokers: &'a str,
-    partitions: i32,
+    /// Partitions of every topic.
+    pub(crate) partitions: i32,
     codec: &'a Codec,
 }
 
-impl Log<'_> {
+impl<'a> Log<'a> {
+    /// The topics of the cluster behind these brokers. Blocks.
+    pub(crate) fn new(brokers: &'a str, codec: &'a Codec) -> Result<Self> {
+        Ok(Self { brokers, partitions: wire::admin::partitions(brokers)?, codec })
+    }
+
     /// Counts stock; the SKUs of which there is or was any.
     fn stock(&self, column: &mut Column) -> Result<HashSet<String>> {
         let mut newest = HashMap::new();
@@ -121,7 +127,11 @@ impl Log<'_> {
     }
 
     /// Hands over every committed record that a topic holds now.
-    fn read(&self, topic: &Topic, mut each: impl FnMut(Record) -> Result<()>) -> Result<()> {
+    pub(crate) fn read(
+        &self,
+        topic: &Topic,
+        mut each: impl FnMut(Record) -> Result<()>,
+    ) -> Result<()> {
         let consumer: BaseConsumer =
             wire::client::assigned_consumer(self.brokers, "reconcile").create()?;
         let mut assignment = TopicPartitionList::new();
