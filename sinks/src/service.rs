@@ -42,8 +42,8 @@ impl Role {
 /// they are back.
 ///
 /// # Errors
-/// When the operator's port cannot be opened, or a sink ends by itself: Kafka fenced its member, or
-/// its tables cannot be brought to this version.
+/// When the operator's port cannot be opened, or a sink ends by itself: another process has its
+/// instance name, or its tables cannot be brought to this version.
 pub async fn run(config: Config, roles: &[Role], shutdown: watch::Receiver<bool>) -> Result<()> {
     let checks: Vec<&'static str> = roles.iter().map(|role| role.name()).collect();
     let readiness = Readiness::starting(&checks);
@@ -110,7 +110,7 @@ async fn one<S: Sink>(
     std::thread::Builder::new()
         .name(format!("group-{name}"))
         .spawn(move || {
-            let outcome = member::run(sink, settings, health, runtime, &shutdown);
+            let outcome = member::run(&sink, &settings, &health, &runtime, &shutdown);
             let _ = done.send(outcome);
         })
         .context("the group's thread cannot be started")?;

@@ -16,7 +16,7 @@ use events::Codec;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use rdkafka::types::RDKafkaRespErr;
+use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 use rdkafka::{ClientConfig, ClientContext};
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
@@ -34,6 +34,10 @@ use super::{Place, Sink};
 const POLL: Duration = Duration::from_millis(25);
 /// How long a worker may take to finish its batch when its partition is revoked.
 const FINISH: Duration = Duration::from_secs(5);
+/// A membership that ends sooner than this, …
+const SHORT_LIFE: Duration = Duration::from_secs(30);
+/// … so often in a row, is contested by another process.
+const SHORT_LIVES: u32 = 5;
 /// How long leaving the group may take.
 const LEAVE: Duration = Duration::from_secs(10);
 const LAG_INTERVAL: Duration = Duration::from_secs(5);
@@ -87,6 +91,7 @@ impl ConsumerContext for Context {
 }
 
 /// What a member needs to know.
+#[derive(Clone)]
 pub(crate) struct Settings {
     pub(crate) brokers: String,
     pub(crate) registry: Registry,
@@ -123,41 +128,39 @@ struct Member<S: Sink> {
 
 type Positions = BTreeMap<Place, Arc<Progress>>;
 
-/// Is a member of the sink's group until `shutdown` says true; blocks its thread.
+/// How a membership ended.
+enum End {
+    /// In order.
+    Left,
+    /// Kafka gave its place to another client with its instance name. That may be another process; or
+    /// itself, when a coordinator that failed or stalled never answered its request to join.
+    ShutOut(RDKafkaErrorCode),
+}
+
+/// Is a member of the sink's group until `shutdown` says true; blocks its thread. Shut out by Kafka it
+/// joins anew, unless that happens again and again.
 ///
 /// # Errors
-/// When the client cannot be made, or Kafka fenced it: another process has the same instance name.
+/// When the client cannot be made, or another process has the same instance name.
 pub(crate) fn run<S: Sink>(
-    sink: Arc<S>,
-    settings: Settings,
-    health: Health,
-    runtime: Handle,
+    sink: &Arc<S>,
+    settings: &Settings,
+    health: &Health,
+    runtime: &Handle,
     shutdown: &watch::Receiver<bool>,
 ) -> Result<()> {
-    let name = sink.name();
-    let client_id = format!("{}.{name}", settings.instance);
-    let config = configuration(&settings.brokers, &client_id, name, sink.limits().interval);
-    let consumer: GroupConsumer = config.create_with_context(Context::default())?;
-    let topics: Vec<&str> = sink.topics().iter().map(|t| t.name).collect();
-    consumer.subscribe(&topics)?;
-    let dead_letters = DeadLetters::new(&settings.brokers, &client_id, name);
-    let mut member = Member {
-        sink,
-        settings,
-        health,
-        runtime,
-        consumer: Arc::new(consumer),
-        dead_letters,
-        starts: mpsc::channel(),
-        running: BTreeMap::new(),
-        progress: Arc::default(),
-    };
-    let lag = member.sample_lag();
-    let outcome = member.serve(shutdown);
-    lag.abort();
-    member.stop_all();
-    member.consumer.context().closing.store(true, Ordering::Relaxed);
-    outcome
+    let mut short_lives = 0;
+    loop {
+        let joined = Instant::now();
+        let member = Member::join(sink.clone(), settings.clone(), health.clone(), runtime.clone())?;
+        let End::ShutOut(code) = member.until(shutdown)? else { return Ok(()) };
+        short_lives = if joined.elapsed() < SHORT_LIFE { short_lives + 1 } else { 0 };
+        if short_lives == SHORT_LIVES {
+            bail!("kafka shuts this member out again and again ({code}): is `instance` used twice?");
+        }
+        tracing::warn!(sink = sink.name(), %code, "shut out of the group: joining again");
+        health.problem("group", "joining again");
+    }
 }
 
 /// A fetch waits for a good part of a batch: answering each of a processor's many small commits
@@ -173,14 +176,45 @@ fn configuration(brokers: &str, client_id: &str, group: &str, interval: Duration
 }
 
 impl<S: Sink> Member<S> {
-    fn serve(&mut self, shutdown: &watch::Receiver<bool>) -> Result<()> {
+    fn join(sink: Arc<S>, settings: Settings, health: Health, runtime: Handle) -> Result<Self> {
+        let name = sink.name();
+        let client_id = format!("{}.{name}", settings.instance);
+        let interval = sink.limits().interval;
+        let config = configuration(&settings.brokers, &client_id, name, interval);
+        let consumer: GroupConsumer = config.create_with_context(Context::default())?;
+        let topics: Vec<&str> = sink.topics().iter().map(|t| t.name).collect();
+        consumer.subscribe(&topics)?;
+        let dead_letters = DeadLetters::new(&settings.brokers, &client_id, name);
+        Ok(Self {
+            sink,
+            settings,
+            health,
+            runtime,
+            consumer: Arc::new(consumer),
+            dead_letters,
+            starts: mpsc::channel(),
+            running: BTreeMap::new(),
+            progress: Arc::default(),
+        })
+    }
+
+    fn until(mut self, shutdown: &watch::Receiver<bool>) -> Result<End> {
+        let lag = self.sample_lag();
+        let end = self.serve(shutdown);
+        lag.abort();
+        self.stop_all();
+        self.consumer.context().closing.store(true, Ordering::Relaxed);
+        end
+    }
+
+    fn serve(&mut self, shutdown: &watch::Receiver<bool>) -> Result<End> {
         let mut leaving: Option<Instant> = None;
         loop {
             match self.consumer.poll(POLL) {
                 None => {}
                 Some(Ok(_)) => bail!("a record came past its partition's queue: a bug"),
                 Some(Err(KafkaError::MessageConsumptionFatal(code))) => {
-                    bail!("kafka shut this member out ({code}): is `instance` used twice?")
+                    return Ok(End::ShutOut(code));
                 }
                 Some(Err(error)) => {
                     tracing::warn!(sink = self.sink.name(), %error, "kafka is disturbed");
@@ -200,7 +234,7 @@ impl<S: Sink> Member<S> {
                 if given_back || nothing || since.elapsed() > LEAVE {
                     // Lets the request to leave go out.
                     let _ = self.consumer.poll(POLL * 4);
-                    return Ok(());
+                    return Ok(End::Left);
                 }
             }
         }
