@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use events::{Codec, RecordType, topics};
+use reqwest::StatusCode;
 use schema_registry_converter::async_impl::schema_registry::{
     SrSettings, get_schema_by_id, get_schema_by_subject,
 };
+use schema_registry_converter::error::SRCError;
 use schema_registry_converter::schema_registry_common::{
     SchemaType, SubjectNameStrategy, SuppliedSchema,
 };
@@ -37,14 +39,27 @@ fn topic_of(record_type: RecordType) -> &'static str {
 /// # Errors
 /// When the registry cannot be reached, or refuses a schema because it would break older readers.
 pub async fn set_up(registry: &Registry) -> Result<Codec> {
-    let http = reqwest::Client::builder().timeout(CALL_TIMEOUT).build()?;
-    set_compatibility(&http, &format!("{}/config", registry.url)).await?;
+    require_compatibility(registry).await?;
     let codec = codec(registry).await?;
+    let http = http()?;
     for record_type in RecordType::ALL {
         let url = format!("{}/config/{}", registry.url, subject(*record_type));
         set_compatibility(&http, &url).await?;
     }
     Ok(codec)
+}
+
+/// Sets the registry's compatibility, which holds for every subject without one of its own, to
+/// [`COMPATIBILITY`].
+///
+/// # Errors
+/// When the registry cannot be reached or refuses.
+pub async fn require_compatibility(registry: &Registry) -> Result<()> {
+    set_compatibility(&http()?, &format!("{}/config", registry.url)).await
+}
+
+fn http() -> Result<reqwest::Client> {
+    Ok(reqwest::Client::builder().timeout(CALL_TIMEOUT).build()?)
 }
 
 async fn set_compatibility(http: &reqwest::Client, url: &str) -> Result<()> {
@@ -64,24 +79,48 @@ async fn set_compatibility(http: &reqwest::Client, url: &str) -> Result<()> {
 /// # Errors
 /// When the registry cannot be reached or refuses a schema.
 pub async fn codec(registry: &Registry) -> Result<Codec> {
-    let settings = settings(registry)?;
     let mut ids = Vec::with_capacity(RecordType::ALL.len());
     for record_type in RecordType::ALL {
-        let schema = SuppliedSchema::new(
-            Some(record_type.full_name()),
-            SchemaType::Avro,
-            record_type.schema_json().to_string(),
-        );
-        let strategy = SubjectNameStrategy::TopicRecordNameStrategyWithSchema(
-            topic_of(*record_type).to_string(),
-            schema,
-        );
-        let registered = get_schema_by_subject(&settings, &strategy).await.with_context(|| {
-            format!("schema of {} is not accepted by {}", record_type.name(), registry.url)
-        })?;
-        ids.push(registered.id);
+        ids.push(register(registry, *record_type, record_type.schema_json()).await?);
     }
     Ok(Codec::new(&ids))
+}
+
+/// The id of a version of a record type's schema; registers it if it is new.
+///
+/// # Errors
+/// When the registry cannot be reached, or refuses the schema because a version that is registered
+/// could not be read with it, or it with that.
+pub async fn register(
+    registry: &Registry,
+    record_type: RecordType,
+    schema_json: &str,
+) -> Result<u32> {
+    let schema = SuppliedSchema::new(
+        Some(record_type.full_name()),
+        SchemaType::Avro,
+        schema_json.to_string(),
+    );
+    let strategy = SubjectNameStrategy::TopicRecordNameStrategyWithSchema(
+        topic_of(record_type).to_string(),
+        schema,
+    );
+    let registered = get_schema_by_subject(&settings(registry)?, &strategy).await;
+    let refused = |error: &SRCError| error.error.contains(&StatusCode::CONFLICT.to_string());
+    let registered = registered.map_err(|error| {
+        let (name, url) = (record_type.name(), &registry.url);
+        let told = if refused(&error) {
+            format!(
+                "schema of {name} is refused by {url}: it and a version that is registered do not \
+                 read each other ({COMPATIBILITY}); give a new field a default, keep fields that \
+                 have none, or make a new record type"
+            )
+        } else {
+            format!("schema of {name} cannot be looked up at {url}: check that the registry is up")
+        };
+        anyhow::Error::new(error).context(told)
+    })?;
+    Ok(registered.id)
 }
 
 /// Teaches the codec a schema id that it met in a record.
