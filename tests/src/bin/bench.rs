@@ -200,7 +200,7 @@ fn publish(results: &Results) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
+mod results {
     use super::*;
 
     #[test]
