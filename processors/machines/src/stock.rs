@@ -250,7 +250,12 @@ impl Stock {
                     });
                 }
                 None => {
-                    let seen = command.warehouses.iter().filter_map(|w| levels.get(&key(w)));
+                    let own = |w: &WarehouseCode| -> i64 {
+                        let here = |h: &&HeldLine| h.sku == line.sku && h.warehouse == *w;
+                        held.iter().filter(here).map(|h| i64::from(h.quantity)).sum()
+                    };
+                    let seen = command.warehouses.iter();
+                    let seen = seen.filter_map(|w| Some((levels.get(&key(w))?, own(w))));
                     refusals.push(refusal(line, seen));
                 }
             }
@@ -312,11 +317,15 @@ fn reserved(command: &ReserveLines, context: &Context) -> LinesReserved {
     }
 }
 
-fn refusal<'a>(line: &ReserveLine, levels: impl Iterator<Item = &'a Level> + Clone) -> LineRefusal {
+/// Why no warehouse serves the line; each level comes with what the order's other lines have of it.
+fn refusal<'a>(
+    line: &ReserveLine,
+    levels: impl Iterator<Item = (&'a Level, i64)> + Clone,
+) -> LineRefusal {
     let known = levels.clone().next().is_some();
-    let available: i64 = levels.clone().map(Level::available).sum();
-    // Held: one warehouse could serve it, were its reservations given back.
-    let could = levels.map(|level| level.on_hand - level.allocated).max().unwrap_or(0);
+    let available: i64 = levels.clone().map(|(level, _)| level.available()).sum();
+    // Held: one warehouse could serve it, were other orders' reservations given back.
+    let could = levels.map(|(level, own)| level.on_hand - level.allocated - own).max().unwrap_or(0);
     let reason = match known {
         false => RefusalReason::UnknownSku,
         true if could >= i64::from(line.quantity) => RefusalReason::Held,

@@ -233,6 +233,25 @@ fn refusals_say_whether_waiting_helps() {
 }
 
 #[test]
+fn what_an_order_holds_itself_is_not_held_by_others() {
+    check(
+        "receive r1 A 5
+         reserve o1 A 3 A 3
+         reserve o2 A 2
+         reserve o1 A 3 A 3
+         reserve o3 A 2 A 2",
+        expect![[r#"
+            receive r1 A 5 -> 
+            reserve o1 A 3 A 3 -> refused: A wants 3 has 2 sold_out
+            reserve o2 A 2 -> reserved
+            reserve o1 A 3 A 3 -> refused: A wants 3 has 0 sold_out
+            reserve o3 A 2 A 2 -> refused: A wants 2 has 1 held
+            A: on hand 5 reserved 2 allocated 0
+        "#]],
+    );
+}
+
+#[test]
 fn a_level_is_announced_once_per_batch() {
     let backing: Rc<dyn Backing> = Rc::new(Memory::default());
     let mut stock = Stock::new(&backing);
