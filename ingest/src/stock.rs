@@ -41,8 +41,8 @@ where
 {
     let merchant = request.merchant(&app.keys)?;
     let key = request.idempotency_key()?;
-    let body = request.json(app.limits.body_bytes, &app.bodies).await?;
-    let receipt = validate::receipt(&body, &app.warehouse).map_err(Problem::faults)?;
+    let body = request.json(&app.limits, &app.bodies).await?;
+    let receipt = validate::receipt(&body).map_err(Problem::faults)?;
     let receipt_id = ReceiptId::derive(&merchant, &key);
     let skus = receipt.pieces.len();
     let fingerprint = receipt.fingerprint();

@@ -73,6 +73,13 @@ async fn refusals(world: &World) -> Result<()> {
         ),
         post(receipts, &[json_type], "{}", 400, "missing_idempotency_key"),
         post(receipts, &all, r#"{"lines": []}"#, 422, "validation_failed"),
+        post(
+            receipts,
+            &all,
+            r#"{"warehouse": "east", "lines": [{"sku": "A", "quantity": 1}]}"#,
+            422,
+            "validation_failed",
+        ),
         post("/v1/stock/A", &all, "", 405, "method_not_allowed"),
         call(Method::GET, orders, 405, "method_not_allowed"),
         call(Method::GET, receipts, 405, "method_not_allowed"),
