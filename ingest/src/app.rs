@@ -58,7 +58,7 @@ impl App {
             publisher,
             recent,
             receipts: Recent::new(window, RECEIPTS),
-            database: Database::new(&config.postgres)?,
+            database: Database::new(&config.postgres, &config.tracking)?,
             bodies: BodyBudget::new(config.limits.bodies_bytes),
             limits: config.limits.clone(),
             idempotency_days: config.idempotency_days,

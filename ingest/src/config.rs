@@ -21,7 +21,8 @@ pub struct Config {
     pub idempotency_days: u16,
     pub kafka: wire::config::Kafka,
     pub registry: wire::config::Registry,
-    pub postgres: Postgres,
+    pub postgres: wire::config::Postgres,
+    pub tracking: Tracking,
     pub limits: Limits,
     pub recent: Recent,
 }
@@ -30,8 +31,7 @@ pub struct Config {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)]
-pub struct Postgres {
-    pub url: String,
+pub struct Tracking {
     pub connections: usize,
     pub timeout_ms: u64,
 }
@@ -85,7 +85,7 @@ impl Config {
         ensure!(limits.connections > 0, "limits.connections must be positive");
         ensure!(limits.body_bytes > 0, "limits.body_bytes must be positive");
         ensure!(self.recent.window_minutes > 0, "recent.window_minutes must be positive");
-        ensure!(self.postgres.connections > 0, "postgres.connections must be positive");
+        ensure!(self.tracking.connections > 0, "tracking.connections must be positive");
         Ok(())
     }
 }
@@ -121,6 +121,7 @@ mod tests {
         let config = Config::load(None).unwrap();
         assert_eq!(config.limits.body_bytes, 256 * 1024);
         assert!(config.operator_listen.is_none());
+        assert!(!format!("{config:?}").contains("postgres://"), "its password must not be logged");
     }
 
     #[test]
