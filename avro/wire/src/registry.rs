@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use events::codec::SchemaError;
 use events::{Codec, RecordType, topics};
 use reqwest::StatusCode;
-use schema_registry_converter::async_impl::schema_registry::{
-    SrSettings, get_schema_by_id, get_schema_by_subject,
-};
+use schema_registry_converter::async_impl::schema_registry::{SrSettings, get_schema_by_subject};
 use schema_registry_converter::error::SRCError;
 use schema_registry_converter::schema_registry_common::{
     SchemaType, SubjectNameStrategy, SuppliedSchema,
@@ -58,8 +57,8 @@ pub async fn require_compatibility(registry: &Registry) -> Result<()> {
     set_compatibility(&http()?, &format!("{}/config", registry.url)).await
 }
 
-fn http() -> Result<reqwest::Client> {
-    Ok(reqwest::Client::builder().timeout(CALL_TIMEOUT).build()?)
+fn http() -> reqwest::Result<reqwest::Client> {
+    reqwest::Client::builder().timeout(CALL_TIMEOUT).build()
 }
 
 async fn set_compatibility(http: &reqwest::Client, url: &str) -> Result<()> {
@@ -123,18 +122,69 @@ pub async fn register(
     Ok(registered.id)
 }
 
-/// Teaches the codec a schema id that it met in a record.
+/// Why a schema id was not learnt; each asks for something else to be done.
+#[derive(Debug, thiserror::Error)]
+pub enum LearnError {
+    /// The registry knows our own schemas but never gave this id out: the bytes are no record, reject
+    /// them to the dead letters.
+    #[error("schema id {0} was never registered: these bytes are no record")]
+    NeverRegistered(u32),
+    /// Its record type is unknown here: stop. A newer service writes what this one cannot read.
+    #[error(
+        "schema id {id} cannot be used, deploy this service before the one that wrote it: {why}"
+    )]
+    Unusable {
+        /// The id.
+        id: u32,
+        /// What is wrong with its schema.
+        why: SchemaError,
+    },
+    /// The registry does not answer, or does not know our own schemas either (it is starting): try
+    /// again later.
+    #[error("schema id {id} cannot be fetched from {url}, will be tried again: {why}")]
+    Unavailable {
+        /// The id.
+        id: u32,
+        /// Where it was asked for.
+        url: String,
+        /// What went wrong.
+        why: String,
+    },
+}
+
+/// Teaches the codec a schema id that it met in a record. Waits at most about 20 s.
 ///
 /// # Errors
-/// When the registry doesn't know the id or cannot be reached, or the type is unknown here: a newer
-/// service writes what this one cannot read, deploy consumers first.
-pub async fn learn(codec: &mut Codec, registry: &Registry, id: u32) -> Result<()> {
-    let settings = settings(registry)?;
-    let schema = get_schema_by_id(id, &settings)
-        .await
-        .with_context(|| format!("schema id {id} cannot be fetched from {}", registry.url))?;
-    codec.add_foreign(id, &schema.schema)?;
-    Ok(())
+/// See [`LearnError`]; the codec is as it was.
+pub async fn learn(codec: &mut Codec, registry: &Registry, id: u32) -> Result<(), LearnError> {
+    let unavailable = |why: String| LearnError::Unavailable { id, url: registry.url.clone(), why };
+    if let Some(schema) = fetch(registry, id).await.map_err(unavailable)? {
+        return codec.add_foreign(id, &schema).map_err(|why| LearnError::Unusable { id, why });
+    }
+    // A registry that has not read its journal yet knows nothing: no reason to reject records.
+    let own = codec.ids().iter().copied().max().unwrap_or_default();
+    match fetch(registry, own).await.map_err(unavailable)? {
+        Some(_) => Err(LearnError::NeverRegistered(id)),
+        None => Err(unavailable(format!("it does not know our own schema {own} either"))),
+    }
+}
+
+/// The schema with this id, JSON; `None` if the registry knows none. Asked directly: the client
+/// library tells a missing id from an outage by text alone.
+async fn fetch(registry: &Registry, id: u32) -> Result<Option<String>, String> {
+    #[derive(serde::Deserialize)]
+    struct Answer {
+        schema: String,
+    }
+    let url = format!("{}/schemas/ids/{id}", registry.url);
+    let asked = async { http()?.get(url).send().await };
+    let answer = asked.await.map_err(|error| error.to_string())?;
+    if answer.status() == StatusCode::NOT_FOUND {
+        return Ok(None);
+    }
+    let answer = answer.error_for_status().map_err(|error| error.to_string())?;
+    let answer: Answer = answer.json().await.map_err(|error| error.to_string())?;
+    Ok(Some(answer.schema))
 }
 
 fn settings(registry: &Registry) -> Result<SrSettings> {

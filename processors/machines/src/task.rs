@@ -188,10 +188,26 @@ impl Task {
         Context { now, partition, partitions: self.partitions }
     }
 
+    /// Refuses a record whose schema id was never registered: it goes to the dead letters, and the
+    /// partition moves on.
+    pub fn reject(
+        &mut self,
+        source: Source,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        reason: String,
+    ) {
+        self.note_read(source);
+        self.start.now = self.start.now.max(source.appended_at);
+        let (key, value) = (key.map(<[u8]>::to_vec), value.map(<[u8]>::to_vec));
+        self.batch.rejected.push(Rejected { source, stage: "decode", reason, key, value });
+    }
+
     /// Processes one record. What cannot be read is rejected, and the partition moves on.
     ///
     /// # Errors
-    /// An unknown schema id: nothing has happened, [`Task::learn`] and call again.
+    /// An unknown schema id: nothing has happened, [`Task::learn`] and call again, or
+    /// [`Task::reject`].
     pub fn process(
         &mut self,
         source: Source,
