@@ -301,9 +301,9 @@ async fn states(world: &World) -> Result<()> {
 /// A revoked key is refused within seconds, without a restart.
 async fn revocation(world: &World) -> Result<()> {
     let file = world.stack.keys_file();
-    let entries = ingest::keys::list(&file)?;
+    let entries = wire::keys::list(&file)?;
     let other = entries.iter().find(|entry| entry.merchant.as_str() == "other").expect("issued");
-    ingest::keys::revoke(&file, other.id())?;
+    wire::keys::revoke(&file, other.id())?;
     eventually("the revoked key is refused", async || {
         Ok(world.get(0, &world.other, "/v1/stock/A").await?.status == 401)
     })

@@ -83,8 +83,6 @@ pub struct Transaction {
     pub calls: Vec<Call>,
     /// Broken invariants seen while processing.
     pub violations: Vec<Violation>,
-    /// Records read.
-    pub records: usize,
 }
 
 /// Where a restored task goes on.
@@ -115,7 +113,6 @@ struct Batch {
     runs: Vec<Run>,
     fired: BTreeSet<Due>,
     repairs: Vec<Write>,
-    records: usize,
     bytes: usize,
     /// Committed even without records: a takeover must name its owner in the log.
     due: bool,
@@ -282,7 +279,6 @@ impl Task {
 
     fn note_read(&mut self, source: Source) {
         let next = source.offset + 1;
-        self.batch.records += 1;
         match self.start.positions.get_mut(source.topic) {
             Some(position) => *position = next,
             None => {
@@ -331,7 +327,6 @@ impl Task {
             fired: batch.fired.into_iter().collect(),
             calls: batch.calls,
             violations: batch.effects.violations,
-            records: batch.records,
         }
     }
 
