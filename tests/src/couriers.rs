@@ -19,7 +19,7 @@ struct Duplicates {
 /// # Errors
 /// When the courier simulator does not answer.
 pub async fn booked_twice(stack: &Stack, patience: Duration) -> Result<u64> {
-    let url = format!("{}/ledger/duplicates", stack.component("courier-simulator")?.url());
+    let url = format!("{}/ledger/duplicates", stack.courier_simulator_url());
     let http = reqwest::Client::builder().timeout(Duration::from_secs(30)).build()?;
     let began = Instant::now();
     loop {
