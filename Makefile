@@ -26,7 +26,7 @@ help: ## This list
 setup: ## Check the tools, install missing Debian packages (as root; otherwise say the command)
 	@.ci/setup
 
-build: setup ## Build everything (the first time takes a quarter of an hour: RocksDB)
+build: setup ## Build everything (the first time takes about half an hour on two cores: RocksDB)
 	@$(CARGO_BUILD)
 
 demo: build ## Replay real invoices and reconcile; ORDERS=<file.csv[.gz]> SAMPLE=<invoices> ONCE=1

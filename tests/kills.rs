@@ -1,13 +1,12 @@
 //! kill -9 of processors and sinks while there is work: nothing lost, nothing twice.
 //!
-//! The real stack replays the real invoices four times over (under keys of their own) while its
-//! processes are killed in turn, each only when orders wait. At the end the reconciliation table
-//! agrees, and records of cut-off transactions stand in the log that no reader of committed records
-//! ever sees.
+//! The real stack replays the real invoices several times over (under keys of their own) while its
+//! processors and, independently, its sinks are killed, each only while it has records to take. At
+//! the end the reconciliation table agrees, no order has two live consignments at couriers, and
+//! records of cut-off transactions stand in the log that no reader of committed records ever sees.
 
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -15,7 +14,9 @@ use local::{Service, Stack};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
-use tests::reconcile::{self, clickhouse};
+use tests::couriers;
+use tests::lag::Lag;
+use tests::reconcile::{self, clickhouse, postgres};
 use tests::replay::{self, Orders};
 use tests::settle::settle;
 use tests::shop::Shop;
@@ -23,9 +24,11 @@ use tests::stack::{Instances, System};
 
 const INSTANCES: Instances = Instances { ingest: 2, processors: 1, sinks: 1 };
 /// Copies of the file's invoices.
-const COPIES: usize = 4;
-/// Kills that hit work in progress.
+const COPIES: usize = 8;
+/// Kills of each service that hit work in progress.
 const KILLS: usize = 10;
+/// Longest killing.
+const LASTING: Duration = Duration::from_secs(150);
 /// How long nothing may move before the wait for the end is given up.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -38,19 +41,16 @@ async fn kill_9_of_processors_and_sinks_loses_and_doubles_nothing() -> Result<()
     let shop = Shop::new(system.stack.ingest_urls(), &system.key)?;
     replay::receive(&shop, &survey.receipts()).await?;
 
-    let (sent, answers) = (AtomicU64::new(0), folder.path().join("answers.jsonl"));
-    let sending = AtomicBool::new(true);
-    let replaying = async {
-        let count = || {
-            sent.fetch_add(1, Ordering::Relaxed);
-        };
-        let result = replay::send(&shop, &system.merchant, &orders, &answers, count).await;
-        sending.store(false, Ordering::Relaxed);
-        result
-    };
-    let (replayed, kills) = tokio::join!(replaying, kill(&system, &sent, survey.orders));
-    replayed?;
-    ensure!(kills? >= KILLS, "too few kills hit work in progress");
+    let answers = folder.path().join("answers.jsonl");
+    let (_, processors, sinks) = tokio::try_join!(
+        replay::send(&shop, &system.merchant, &orders, &answers, || {}),
+        kill(&system, Service::Processors),
+        kill(&system, Service::Sinks),
+    )?;
+    ensure!(
+        processors >= KILLS && sinks >= KILLS,
+        "{processors} kills of processors and {sinks} of sinks hit work in progress: send more orders"
+    );
 
     if let Some(left) = settle(&system, survey.orders, PATIENCE, |_| {}).await? {
         system.save_logs(Path::new("target/kills-logs"))?;
@@ -58,6 +58,7 @@ async fn kill_9_of_processors_and_sinks_loses_and_doubles_nothing() -> Result<()
     }
     let table = reconcile::everything(&system, &shop, &orders, survey.receipts(), &answers).await?;
     assert!(table.agrees(), "{}", table.text());
+    assert_eq!(couriers::booked_twice(&system.stack, PATIENCE).await?, 0, "orders at two couriers");
 
     let brokers = system.stack.brokers();
     let (all, committed) = tokio::task::spawn_blocking(move || {
@@ -71,29 +72,34 @@ async fn kill_9_of_processors_and_sinks_loses_and_doubles_nothing() -> Result<()
     system.stack.shutdown().await
 }
 
-/// Kills processors and sinks in turn, whenever orders wait, [`KILLS`] times at least and until
-/// everything was sent.
-async fn kill(system: &System, sent: &AtomicU64, orders: u64) -> Result<usize> {
+/// Kills every process of a service [`KILLS`] times, each time with records that it had yet to take
+/// before and after it died; how often that was so.
+async fn kill(system: &System, service: Service) -> Result<usize> {
+    let brokers = system.stack.brokers();
+    let lag = tokio::task::spawn_blocking(move || Lag::connect(&brokers)).await??;
+    let postgres = postgres::connect(&system.stack.postgres_url()).await?;
     let reports = clickhouse::client(&system.stack.clickhouse_url());
-    let mut kills = 0;
-    let began = Instant::now();
-    while kills < KILLS && began.elapsed() < Duration::from_secs(180) {
-        // Alternating, and at another moment of its life each time.
-        let service = if kills % 2 == 0 { Service::Processors } else { Service::Sinks };
-        tokio::time::sleep(Duration::from_millis(150 + 70 * (kills as u64 % 5))).await;
-        let routed: u64 = reports
-            .query("SELECT uniqExact(order_id) FROM order_events WHERE status IN ('routed', 'rejected')")
-            .fetch_one()
-            .await?;
-        let posted = sent.load(Ordering::Relaxed).min(orders);
-        if posted <= routed {
+    let behind = async || match service {
+        Service::Processors => lag.of_processors().await,
+        _ => lag.of_sinks(&postgres, &reports).await,
+    };
+    let (mut kills, began) = (0, Instant::now());
+    while kills < KILLS && began.elapsed() < LASTING {
+        // At another moment of its life each time.
+        tokio::time::sleep(Duration::from_millis(100 + 90 * (kills as u64 % 5))).await;
+        if behind().await? == 0 {
             continue;
         }
-        for instance in system.stack.instances(service) {
+        let instances = system.stack.instances(service);
+        for instance in &instances {
             instance.kill().await?;
+        }
+        // What it died over is left to be done.
+        let cut_off = behind().await? > 0;
+        for instance in &instances {
             instance.restart().await?;
         }
-        kills += 1;
+        kills += usize::from(cut_off);
     }
     Ok(kills)
 }

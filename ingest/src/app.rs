@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use events::{Codec, WarehouseCode};
+use events::Codec;
 use wire::operator::Readiness;
 
 use crate::config::{Config, Limits};
@@ -28,7 +28,6 @@ pub(crate) struct App {
     pub(crate) database: Database,
     pub(crate) bodies: BodyBudget,
     pub(crate) limits: Limits,
-    pub(crate) warehouse: WarehouseCode,
     pub(crate) idempotency_days: u16,
     _tail: Tail,
 }
@@ -59,10 +58,9 @@ impl App {
             publisher,
             recent,
             receipts: Recent::new(window, RECEIPTS),
-            database: Database::new(&config.postgres)?,
+            database: Database::new(&config.postgres, &config.tracking)?,
             bodies: BodyBudget::new(config.limits.bodies_bytes),
             limits: config.limits.clone(),
-            warehouse: config.default_warehouse()?,
             idempotency_days: config.idempotency_days,
             _tail: tail,
         })

@@ -4,8 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use events::WarehouseCode;
+use anyhow::{Result, ensure};
 use serde::Deserialize;
 
 const DEFAULTS: &str = include_str!("default.toml");
@@ -19,11 +18,11 @@ pub struct Config {
     pub operator_listen: Option<SocketAddr>,
     pub instance: String,
     pub keys_file: PathBuf,
-    pub warehouse: String,
     pub idempotency_days: u16,
     pub kafka: wire::config::Kafka,
     pub registry: wire::config::Registry,
-    pub postgres: Postgres,
+    pub postgres: wire::config::Postgres,
+    pub tracking: Tracking,
     pub limits: Limits,
     pub recent: Recent,
 }
@@ -32,8 +31,7 @@ pub struct Config {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)]
-pub struct Postgres {
-    pub url: String,
+pub struct Tracking {
     pub connections: usize,
     pub timeout_ms: u64,
 }
@@ -43,8 +41,10 @@ pub struct Postgres {
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)]
 pub struct Limits {
+    pub connections: usize,
     pub body_bytes: usize,
     pub bodies_bytes: usize,
+    pub body_timeout_ms: u64,
     pub queue_records: usize,
     pub queue_bytes: usize,
     pub stalled_after_ms: u64,
@@ -75,7 +75,6 @@ impl Config {
     }
 
     fn check(&self) -> Result<()> {
-        self.default_warehouse()?;
         let limits = &self.limits;
         ensure!(
             limits.stalled_after_ms < limits.answer_within_ms
@@ -83,22 +82,20 @@ impl Config {
             "limits must rise: stalled_after_ms < answer_within_ms < message_timeout_ms"
         );
         ensure!(limits.queue_records >= 1000, "limits.queue_records must hold a receipt: 1000 up");
+        ensure!(limits.connections > 0, "limits.connections must be positive");
         ensure!(limits.body_bytes > 0, "limits.body_bytes must be positive");
         ensure!(self.recent.window_minutes > 0, "recent.window_minutes must be positive");
-        ensure!(self.postgres.connections > 0, "postgres.connections must be positive");
+        ensure!(self.tracking.connections > 0, "tracking.connections must be positive");
         Ok(())
-    }
-
-    /// The warehouse of receipts that name none.
-    ///
-    /// # Errors
-    /// When the setting is not a warehouse code.
-    pub fn default_warehouse(&self) -> Result<WarehouseCode> {
-        WarehouseCode::parse(&self.warehouse).context("warehouse in the configuration is no code")
     }
 }
 
 impl Limits {
+    /// How long a body may take to arrive.
+    pub fn body_timeout(&self) -> Duration {
+        Duration::from_millis(self.body_timeout_ms)
+    }
+
     /// After this a waiting client hears that the outcome is unknown.
     pub fn answer_within(&self) -> Duration {
         Duration::from_millis(self.answer_within_ms)
@@ -123,8 +120,8 @@ mod tests {
     fn the_defaults_are_complete_and_legal() {
         let config = Config::load(None).unwrap();
         assert_eq!(config.limits.body_bytes, 256 * 1024);
-        assert_eq!(config.default_warehouse().unwrap().as_str(), "main");
         assert!(config.operator_listen.is_none());
+        assert!(!format!("{config:?}").contains("postgres://"), "its password must not be logged");
     }
 
     #[test]

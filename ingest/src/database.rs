@@ -9,8 +9,9 @@ use events::{Merchant, OrderId, Sku};
 use serde::Serialize;
 use serde_json::Value;
 use tokio_postgres::{NoTls, Row};
+use wire::config::Postgres;
 
-use crate::config;
+use crate::config::Tracking;
 
 const ORDER: &str = "
     SELECT accepted_at, status, reason, version, currency, total_minor, customer_id, ordered_at,
@@ -103,15 +104,15 @@ pub(crate) struct Database {
 
 impl Database {
     /// Makes the pool; connects when first asked.
-    pub(crate) fn new(settings: &config::Postgres) -> Result<Self> {
-        let timeout = Duration::from_millis(settings.timeout_ms);
+    pub(crate) fn new(postgres: &Postgres, reads: &Tracking) -> Result<Self> {
+        let timeout = Duration::from_millis(reads.timeout_ms);
         // The URL may hold a password, so an error must not quote it.
         let mut address: tokio_postgres::Config =
-            settings.url.parse().ok().context("postgres.url is not a PostgreSQL URL")?;
+            postgres.url.parse().ok().context("postgres.url is not a PostgreSQL URL")?;
         address.application_name("tillroll-ingest").connect_timeout(timeout);
         let manager = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let pool = Pool::builder(Manager::from_config(address, NoTls, manager))
-            .max_size(settings.connections)
+            .max_size(reads.connections)
             .runtime(Runtime::Tokio1)
             .build()
             .context("connection pool cannot be made")?;

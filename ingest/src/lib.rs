@@ -18,6 +18,7 @@ pub mod publish;
 pub mod recent;
 mod request;
 mod routes;
+mod server;
 pub mod service;
 mod stock;
 mod tail;

@@ -44,7 +44,7 @@ where
 {
     let merchant = request.merchant(&app.keys)?;
     let key = request.idempotency_key()?;
-    let body = request.json(app.limits.body_bytes, &app.bodies).await?;
+    let body = request.json(&app.limits, &app.bodies).await?;
     let order = validate::order(&body).map_err(Problem::faults)?;
     let order_id = OrderId::derive(&merchant, &key);
     let fingerprint = order.fingerprint();
@@ -58,7 +58,7 @@ where
     })
     .await?;
     if answer.replayed {
-        wire::telemetry::ORDERS_REPLAYED.with_label_values(&[merchant.as_str()]).inc();
+        wire::telemetry::ORDERS_REPLAYED.inc();
     }
     Ok(accepted(app, order_id, &answer))
 }

@@ -66,6 +66,8 @@ codes! {
         "The merchant has never received this SKU, or its first receipt is not processed yet."
     MethodNotAllowed 405 "method_not_allowed" false "The path has no such method"
         "The header `Allow` lists the path's methods."
+    RequestTimeout 408 "request_timeout" true "The body took too long"
+        "The body did not arrive within 10 s (`limits.body_timeout_ms`). Nothing was accepted; send it again with the same key."
     BodyTooLarge 413 "body_too_large" false "The body is too large"
         "A body may have 256 KiB (`limits.body_bytes`)."
     UnsupportedMediaType 415 "unsupported_media_type" false "The body must be application/json"
@@ -77,15 +79,15 @@ codes! {
     Internal 500 "internal_error" true "Something is wrong on our side"
         "A fault of this service; retry with the same key."
     Starting 503 "starting" true "Not ready yet"
-        "The service has not reached Kafka and the schema registry yet. Nothing was accepted; see `Retry-After`."
+        "The service has not reached Kafka and the schema registry yet. This request was not recorded, an earlier one with the same key may be; see `Retry-After`."
     TooBusy 503 "too_busy" true "Too much at once"
-        "Too many requests or unacknowledged records. Nothing was accepted; see `Retry-After`."
+        "Too many requests or unacknowledged records. This request was not recorded, an earlier one with the same key may be; see `Retry-After`."
     KafkaUnavailable 503 "kafka_unavailable" true "Orders cannot be recorded at the moment"
-        "Kafka is down or stalls. The request was certainly not recorded; see `Retry-After`."
+        "Kafka is down or stalls. This request was certainly not recorded; an earlier one with the same key that was answered 504, or not at all, may still be. See `Retry-After`."
     DatabaseUnavailable 503 "database_unavailable" true "The store cannot be read at the moment"
         "PostgreSQL is down or its tables are missing; only orders accepted in the last minutes can be answered."
     OutcomeUnknown 504 "outcome_unknown" true "It may or may not be recorded"
-        "Kafka did not acknowledge in time, so the request may have been recorded. Retry with the same Idempotency-Key: it counts once."
+        "Kafka did not acknowledge in time, so the request may have been recorded, or be recorded within the next seconds. Retry with the same Idempotency-Key until a 202 or 422: it counts once."
 }
 
 /// One fault of a request.

@@ -13,6 +13,7 @@ use serde_json::Value;
 use warp::http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use warp::http::{HeaderMap, Method};
 
+use crate::config::Limits;
 use crate::keys::KeyRing;
 use crate::problem::{Code, Problem};
 
@@ -62,12 +63,13 @@ where
     B: Stream<Item = Result<D, warp::Error>>,
     D: Buf,
 {
-    /// Reads the body within `limit` bytes and parses it.
+    /// Reads the body within the limits' bytes and time, and parses it.
     pub(crate) async fn json(
         &mut self,
-        limit: usize,
+        limits: &Limits,
         budget: &BodyBudget,
     ) -> Result<Value, Problem> {
+        let limit = limits.body_bytes;
         if !speaks_json(&self.headers) {
             return Err(Problem::plain(Code::UnsupportedMediaType));
         }
@@ -78,7 +80,9 @@ where
             return Err(too_large());
         }
         let mut hold = budget.hold();
-        let body = read(self.body.as_mut(), limit, &mut hold).await?;
+        let reading = read(self.body.as_mut(), limit, &mut hold);
+        let body = tokio::time::timeout(limits.body_timeout(), reading).await;
+        let body = body.map_err(|_| Problem::plain(Code::RequestTimeout))??;
         serde_json::from_slice(&body)
             .map_err(|error| Problem::new(Code::InvalidJson, format!("not JSON: {error}")))
     }
@@ -205,7 +209,7 @@ impl Drop for Hold<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use futures::executor::block_on;
+    use crate::config::Config;
     use futures::stream;
 
     fn request(headers: &[(&'static str, &str)], body: &'static [u8]) -> Request<impl Chunks> {
@@ -257,11 +261,18 @@ mod tests {
         assert_eq!(code(&[("idempotency-key", "\"a\"")]), Ok("a".into()));
     }
 
+    fn limits(body_bytes: usize) -> Limits {
+        Limits { body_bytes, ..Config::load(None).unwrap().limits }
+    }
+
     #[test]
     fn a_body_is_read_within_its_limits() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let json = [("content-type", "application/json; charset=utf-8")];
         let read = |headers: &[_], body, limit, budget: &BodyBudget| {
-            block_on(request(headers, body).json(limit, budget)).map_err(|p| p.code)
+            let limits = limits(limit);
+            let read = async { request(headers, body).json(&limits, budget).await };
+            runtime.block_on(read).map_err(|p| p.code)
         };
         let budget = BodyBudget::new(100);
         let body = br#"{"a": [1, 2, 3], "b": null}"#;
@@ -278,5 +289,19 @@ mod tests {
         let announced = [json[0], ("content-length", "1000")];
         assert_eq!(read(&announced, body, 99, &budget), Err(Code::BodyTooLarge));
         assert_eq!(budget.held.load(Ordering::Relaxed), 0, "everything is given back");
+    }
+
+    #[tokio::test]
+    async fn a_body_that_never_ends_is_given_up() {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, "application/json".parse().unwrap());
+        let start = futures::stream::iter([Ok::<_, warp::Error>(Bytes::from_static(b"{"))]);
+        let endless = start.chain(futures::stream::pending());
+        let mut request = Request::new(Method::POST, headers, endless);
+        let budget = BodyBudget::new(100);
+        let limits = Limits { body_timeout_ms: 50, ..limits(99) };
+        let refused = request.json(&limits, &budget).await.map_err(|p| p.code);
+        assert_eq!(refused, Err(Code::RequestTimeout));
+        assert_eq!(budget.held.load(Ordering::Relaxed), 0, "it holds no room either");
     }
 }

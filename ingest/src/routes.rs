@@ -48,12 +48,17 @@ where
     }
 }
 
-/// The API and the operator's paths.
+/// The API, and the operator's paths if they have no port of their own.
 pub(crate) fn all(
     slot: Slot,
-    readiness: Readiness,
+    operator: Option<Readiness>,
 ) -> impl Filter<Extract = (impl warp::Reply,), Error = Infallible> + Clone {
-    let operator = wire::operator::routes(readiness);
+    let operator = match operator {
+        Some(readiness) => {
+            wire::operator::routes(readiness).map(warp::Reply::into_response).boxed()
+        }
+        None => warp::any().and_then(nothing_here).boxed(),
+    };
     let pages = warp::get().and(warp::path!("problems" / ..)).and(warp::path::tail()).and_then(
         async |name: warp::path::Tail| problem::page(name.as_str()).ok_or_else(warp::reject),
     );
@@ -71,6 +76,10 @@ pub(crate) fn all(
         // The API's filters take every request, so this is a fault of ours.
         Ok::<_, Infallible>(Problem::plain(Code::Internal).response("/"))
     })
+}
+
+async fn nothing_here() -> Result<Response, warp::Rejection> {
+    Err(warp::reject::reject())
 }
 
 type Answered = Result<Response, Problem>;
@@ -146,7 +155,7 @@ mod tests {
         let readiness = Readiness::starting(&["kafka"]);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(warp::serve(all(Slot::default(), readiness)).incoming(listener).run());
+        tokio::spawn(warp::serve(all(Slot::default(), Some(readiness))).incoming(listener).run());
         let get = async |path: &str| reqwest::get(format!("http://{address}{path}")).await.unwrap();
         assert_eq!(get("/livez").await.status(), 200);
         assert_eq!(get("/readyz").await.status(), 503);
@@ -155,5 +164,18 @@ mod tests {
         assert_eq!(answer.status(), 503);
         assert_eq!(answer.headers()["retry-after"], "2");
         assert!(get("/problems/outcome_unknown").await.text().await.unwrap().contains("504"));
+    }
+
+    #[tokio::test]
+    async fn the_operators_paths_can_be_kept_inside() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(warp::serve(all(Slot::default(), None)).incoming(listener).run());
+        for path in ["/metrics", "/readyz", "/livez"] {
+            let answer = reqwest::get(format!("http://{address}{path}")).await.unwrap();
+            // As any other path before the start, and a 404 after it.
+            let body: serde_json::Value = answer.json().await.unwrap();
+            assert_eq!(body["code"], "starting", "{path}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Start and end of the service: open the port, reach Kafka and the registry, serve, drain.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -13,7 +13,7 @@ use wire::operator::Readiness;
 use crate::app::App;
 use crate::config::Config;
 use crate::keys::KeyRing;
-use crate::{publish, routes, tail};
+use crate::{publish, routes, server, tail};
 
 const START: &str = "start";
 const SHUTDOWN: &str = "shutdown";
@@ -30,18 +30,21 @@ pub async fn run(config: Config) -> Result<()> {
     tokio::spawn(Arc::clone(&keys).watch());
     let slot = routes::Slot::default();
     let (stop, stopped) = oneshot::channel::<()>();
+    // A counter that nobody has touched yet would be missing instead of 0.
+    LazyLock::force(&wire::telemetry::ORDERS_REPLAYED);
     let listener = bind(config.listen).await?;
-    let server = warp::serve(routes::all(Arc::clone(&slot), readiness.clone()))
-        .incoming(listener)
-        .graceful(async {
-            // An error means that the sender is gone, which is an end as well.
-            let _ = stopped.await;
-        })
-        .run();
-    let server = tokio::spawn(server);
-    if let Some(operator) = config.operator_listen {
-        wire::operator::serve(operator, readiness.clone()).await?;
-    }
+    let shared = match config.operator_listen {
+        Some(operator) => {
+            wire::operator::serve(operator, readiness.clone()).await?;
+            None
+        }
+        None => Some(readiness.clone()),
+    };
+    let api = routes::all(Arc::clone(&slot), shared);
+    let server = tokio::spawn(server::run(listener, api, config.limits.connections, async {
+        // An error means that the sender is gone, which is an end as well.
+        let _ = stopped.await;
+    }));
     tracing::info!(listen = %config.listen, "serving");
     tokio::select! {
         app = reach(&config, &keys, &readiness) => {

@@ -41,11 +41,12 @@ where
 {
     let merchant = request.merchant(&app.keys)?;
     let key = request.idempotency_key()?;
-    let body = request.json(app.limits.body_bytes, &app.bodies).await?;
-    let receipt = validate::receipt(&body, &app.warehouse).map_err(Problem::faults)?;
+    let body = request.json(&app.limits, &app.bodies).await?;
+    let receipt = validate::receipt(&body).map_err(Problem::faults)?;
     let receipt_id = ReceiptId::derive(&merchant, &key);
     let skus = receipt.pieces.len();
-    let click = (&app.receipts, receipt_id.0, &merchant, receipt.fingerprint());
+    let fingerprint = receipt.fingerprint();
+    let click = (&app.receipts, receipt_id.0, &merchant, fingerprint);
     let answer = orders::settle(app, click, skus, |app, outcome| {
         let record = |(sku, quantity): (&Sku, &i32)| {
             let record: Record = StockReceived {
@@ -54,6 +55,7 @@ where
                 warehouse: receipt.warehouse.clone(),
                 sku: sku.clone(),
                 quantity: *quantity,
+                fingerprint: Some(fingerprint),
             }
             .into();
             Outgoing {

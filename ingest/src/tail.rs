@@ -18,6 +18,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use tokio::runtime::Handle;
 use wire::config::Registry;
 use wire::operator::Readiness;
+use wire::registry::LearnError;
 
 use crate::config::Config;
 use crate::recent::Recent;
@@ -102,7 +103,8 @@ impl Reader {
         }
     }
 
-    /// Follows until told to stop; fails when the position is lost, which starts over a window back.
+    /// Follows until told to stop; fails when the position is lost or the registry does not
+    /// answer, which starts over a window back.
     fn follow(&mut self) -> Result<()> {
         let mut settings = wire::client::assigned_consumer(&self.brokers, &self.client_id);
         // Ten fetches a second, however many batches there are.
@@ -123,7 +125,7 @@ impl Reader {
         while !self.stop.load(Ordering::Relaxed) {
             match consumer.poll(POLL) {
                 None => {}
-                Some(Ok(message)) => self.take(&message),
+                Some(Ok(message)) => self.take(&message)?,
                 Some(Err(KafkaError::PartitionEOF(partition)))
                     if behind.remove(&partition) && behind.is_empty() =>
                 {
@@ -165,20 +167,23 @@ impl Reader {
         Ok(bounded)
     }
 
-    fn take(&mut self, message: &BorrowedMessage<'_>) {
+    /// Remembers an order; fails when it cannot be known yet whether the record is one.
+    fn take(&mut self, message: &BorrowedMessage<'_>) -> Result<()> {
         let bytes = message.payload().unwrap_or_default();
         let mut decoded = self.codec.decode(bytes);
         if let Err(DecodeError::UnknownSchema(id)) = decoded {
             let learning = wire::registry::learn(&mut self.codec, &self.registry, id);
-            if let Err(error) = self.handle.block_on(learning) {
-                tracing::warn!(id, error = format!("{error:#}"), "schema not learned");
+            match self.handle.block_on(learning) {
+                Ok(()) => {}
+                Err(error @ LearnError::Unavailable { .. }) => return Err(error.into()),
+                Err(error) => tracing::warn!(%error, "a record of orders is passed over"),
             }
             decoded = self.codec.decode(bytes);
         }
         let order = match decoded {
             Ok(Record::OrderPlaced(order)) => order,
             // The orders processor sends what cannot be read to the dead letters.
-            Ok(_) | Err(_) => return,
+            Ok(_) | Err(_) => return Ok(()),
         };
         let accepted_at = message.timestamp().to_millis().unwrap_or_default();
         let merchant = self
@@ -192,6 +197,7 @@ impl Reader {
             Millis(accepted_at),
             Instant::now(),
         );
+        Ok(())
     }
 }
 

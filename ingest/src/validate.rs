@@ -128,22 +128,27 @@ pub fn order(body: &Value) -> Result<Order, Vec<Fault>> {
     }
 }
 
-/// Checks the body of a stock receipt; `warehouse` is taken where it names none.
+/// Checks the body of a stock receipt. It may name [`WarehouseCode::MAIN`] and no other warehouse: from
+/// no other one are orders served.
 ///
 /// # Errors
 /// With every fault, up to a hundred.
-pub fn receipt(body: &Value, warehouse: &WarehouseCode) -> Result<Receipt, Vec<Fault>> {
+pub fn receipt(body: &Value) -> Result<Receipt, Vec<Fault>> {
     let mut faults = Faults::default();
     let at = Pointer::root();
     let Some(object) = faults.object(&at, body, &["warehouse", "lines"]) else {
         return Err(faults.list);
     };
     let warehouse = match object.get("warehouse") {
-        None | Some(Value::Null) => Some(warehouse.clone()),
+        None | Some(Value::Null) => Some(WarehouseCode::MAIN),
         Some(value) => {
             let at = at.child("warehouse");
-            let text = faults.string(&at, Some(value));
-            text.and_then(|text| faults.parsed(&at, WarehouseCode::parse(text)))
+            let named = faults.string(&at, Some(value));
+            let main = named.filter(|named| *named == WarehouseCode::MAIN.as_str());
+            if named.is_some() && main.is_none() {
+                faults.add(&at, "must be main: other warehouses cannot be declared yet");
+            }
+            main.map(|_| WarehouseCode::MAIN)
         }
     };
     let at = at.child("lines");

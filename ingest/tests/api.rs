@@ -73,6 +73,13 @@ async fn refusals(world: &World) -> Result<()> {
         ),
         post(receipts, &[json_type], "{}", 400, "missing_idempotency_key"),
         post(receipts, &all, r#"{"lines": []}"#, 422, "validation_failed"),
+        post(
+            receipts,
+            &all,
+            r#"{"warehouse": "east", "lines": [{"sku": "A", "quantity": 1}]}"#,
+            422,
+            "validation_failed",
+        ),
         post("/v1/stock/A", &all, "", 405, "method_not_allowed"),
         call(Method::GET, orders, 405, "method_not_allowed"),
         call(Method::GET, receipts, 405, "method_not_allowed"),
@@ -294,9 +301,9 @@ async fn states(world: &World) -> Result<()> {
 /// A revoked key is refused within seconds, without a restart.
 async fn revocation(world: &World) -> Result<()> {
     let file = world.stack.keys_file();
-    let entries = ingest::keys::list(&file)?;
+    let entries = wire::keys::list(&file)?;
     let other = entries.iter().find(|entry| entry.merchant.as_str() == "other").expect("issued");
-    ingest::keys::revoke(&file, other.id())?;
+    wire::keys::revoke(&file, other.id())?;
     eventually("the revoked key is refused", async || {
         Ok(world.get(0, &world.other, "/v1/stock/A").await?.status == 401)
     })

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use serde::Deserialize;
-use wire::config::{Kafka, Registry};
+use wire::config::{Kafka, Postgres, Registry};
 
 use crate::batch::Limits;
 
@@ -21,8 +21,7 @@ pub struct Config {
     /// Static member id of this process in its consumer groups; unique among living processes.
     pub instance: String,
     /// Where `/livez`, `/readyz` and `/metrics` are served.
-    #[serde(alias = "operator_listen", default = "default_listen")]
-    pub listen: SocketAddr,
+    pub operator_listen: SocketAddr,
     /// The log.
     pub kafka: Kafka,
     /// The schema registry.
@@ -35,18 +34,6 @@ pub struct Config {
     pub tracking: Batches,
     /// Batches of reports.
     pub reports: Batches,
-}
-
-fn default_listen() -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], 9103))
-}
-
-/// How to reach PostgreSQL.
-#[derive(Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Postgres {
-    /// `postgres://user:password@host:port/database`; without TLS.
-    pub url: String,
 }
 
 /// How to reach ClickHouse.
@@ -80,12 +67,6 @@ impl Batches {
 }
 
 // URLs and passwords are secrets: they never reach a log by way of `{:?}`.
-impl fmt::Debug for Postgres {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Postgres(…)")
-    }
-}
-
 impl fmt::Debug for ClickHouse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ClickHouse(database {})", self.database)

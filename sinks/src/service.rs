@@ -47,7 +47,7 @@ impl Role {
 pub async fn run(config: Config, roles: &[Role], shutdown: watch::Receiver<bool>) -> Result<()> {
     let checks: Vec<&'static str> = roles.iter().map(|role| role.name()).collect();
     let readiness = Readiness::starting(&checks);
-    wire::operator::serve(config.listen, readiness.clone()).await?;
+    wire::operator::serve(config.operator_listen, readiness.clone()).await?;
     let mut sinks = tokio::task::JoinSet::new();
     for role in roles {
         let health = Health::starting(readiness.clone(), role.name());

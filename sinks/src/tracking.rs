@@ -14,9 +14,10 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use events::topics::{ORDER_CONFLICTS, ORDER_STATUS, STOCK_LEVELS, Topic};
 use tokio_postgres::NoTls;
+use wire::config::Postgres;
 
 use crate::batch::Limits;
-use crate::config::{Batches, Postgres};
+use crate::config::Batches;
 use crate::deliver::dead_letters::DeadLetters;
 use crate::deliver::log::Log;
 use crate::deliver::{Place, Sink};

@@ -2,12 +2,15 @@
 //!
 //! [`invoices`] reads real orders (with [`countries`]), [`replay`] sends them through [`shop`],
 //! [`load`] generates orders without end, [`watch`] sees them come out, [`raw`] is the ceiling above.
-//! [`settle`] waits until nothing moves, [`reconcile`] compares what every system says. [`stack`]
-//! starts all of it on free ports; [`chaos`] breaks it and compares; [`progress`] tells people how far it is.
+//! [`settle`] waits until nothing moves ([`lag`] counts what is left), [`reconcile`] compares what every system says,
+//! [`couriers`] asks the companies.
+//! [`stack`] starts all of it on free ports; [`chaos`] breaks it and compares; [`progress`] tells people how far it is.
 
 pub mod chaos;
 pub mod countries;
+pub mod couriers;
 pub mod invoices;
+pub mod lag;
 pub mod load;
 pub mod progress;
 pub mod raw;

@@ -6,17 +6,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use events::topics::ORDERS;
-use local::Service;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 
+use crate::lag::Lag;
 use crate::reconcile::{clickhouse, postgres};
-use crate::shop::metric;
 use crate::stack::System;
 
 /// Statuses in which today's flow leaves an order alone.
 pub const FINAL: [&str; 2] = ["routed", "rejected"];
 
-const LAG: &str = "tillroll_consumer_lag_records";
 const KAFKA_ANSWERS: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Settled means that this many looks in a row saw nothing left to do.
@@ -33,8 +31,10 @@ pub struct Left {
     pub orders: i64,
     /// Records of topic `orders` that Postgres knows neither as an order nor as a repeat.
     pub unaccounted: i64,
-    /// Records that processors and sinks say they have yet to take.
-    pub lag: i64,
+    /// Committed records that the processors have yet to take.
+    pub processors_lag: u64,
+    /// Committed records that the sinks have yet to write.
+    pub sinks_lag: u64,
     /// Pieces that are neither free nor bound to an order.
     pub reserved: i64,
 }
@@ -44,7 +44,8 @@ impl Left {
         self.final_in_postgres >= self.orders
             && self.final_in_clickhouse >= self.orders
             && self.unaccounted == 0
-            && self.lag == 0
+            && self.processors_lag == 0
+            && self.sinks_lag == 0
             && self.reserved == 0
     }
 }
@@ -52,12 +53,13 @@ impl Left {
 impl std::fmt::Display for Left {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { final_in_postgres, final_in_clickhouse, orders, .. } = self;
-        let Self { unaccounted, lag, reserved, .. } = self;
+        let Self { unaccounted, processors_lag, sinks_lag, reserved, .. } = self;
         write!(
             f,
             "of {orders} orders {final_in_postgres} are final in Postgres and \
              {final_in_clickhouse} in ClickHouse, {unaccounted} records of orders are unaccounted \
-             for, {lag} records lag, {reserved} pieces are reserved"
+             for, {processors_lag} records wait for processors and {sinks_lag} for sinks, {reserved} \
+             pieces are reserved"
         )
     }
 }
@@ -66,7 +68,7 @@ impl std::fmt::Display for Left {
 /// for `patience`, and returns what is left then. `look` is called with each look.
 ///
 /// # Errors
-/// When a database does not answer.
+/// When Kafka or a database does not answer, or an inbox has no reader.
 pub async fn settle(
     system: &System,
     orders: u64,
@@ -75,15 +77,15 @@ pub async fn settle(
 ) -> Result<Option<Left>> {
     let brokers = system.stack.brokers();
     let kafka: BaseConsumer = wire::client::assigned_consumer(&brokers, "settle").create()?;
-    let partitions =
-        tokio::task::spawn_blocking(move || wire::admin::partitions(&brokers)).await??;
+    let asked = brokers.clone();
+    let partitions = tokio::task::spawn_blocking(move || wire::admin::partitions(&asked)).await??;
+    let lag = tokio::task::spawn_blocking(move || Lag::connect(&brokers)).await??;
     let watch = Watch {
         kafka: Arc::new(kafka),
         partitions,
-        http: reqwest::Client::builder().timeout(Duration::from_secs(5)).build()?,
+        lag,
         postgres: postgres::connect(&system.stack.postgres_url()).await?,
         clickhouse: clickhouse::client(&system.stack.clickhouse_url()),
-        system,
         orders: i64::try_from(orders)?,
     };
     let mut last = Left::default();
@@ -107,17 +109,16 @@ pub async fn settle(
     }
 }
 
-struct Watch<'a> {
-    http: reqwest::Client,
+struct Watch {
+    lag: Lag,
     postgres: tokio_postgres::Client,
     clickhouse: ::clickhouse::Client,
     kafka: Arc<BaseConsumer>,
     partitions: i32,
-    system: &'a System,
     orders: i64,
 }
 
-impl Watch<'_> {
+impl Watch {
     async fn look(&self) -> Result<Left> {
         let finals = FINAL.as_slice();
         let row = self
@@ -140,7 +141,8 @@ impl Watch<'_> {
             final_in_clickhouse: i64::try_from(final_in_clickhouse)?,
             orders: self.orders,
             unaccounted: self.recorded().await? - row.try_get::<_, i64>(2)?,
-            lag: self.lag().await?,
+            processors_lag: self.lag.of_processors().await?,
+            sinks_lag: self.lag.of_sinks(&self.postgres, &self.clickhouse).await?,
             reserved: row.try_get(1)?,
         })
     }
@@ -160,15 +162,5 @@ impl Watch<'_> {
             Ok(records)
         })
         .await?
-    }
-
-    async fn lag(&self) -> Result<i64> {
-        let mut lag = 0;
-        for service in [Service::Processors, Service::Sinks] {
-            for instance in self.system.stack.instances(service) {
-                lag += metric(&self.http, instance.url(), LAG).await?.unwrap_or_default();
-            }
-        }
-        Ok(lag)
     }
 }

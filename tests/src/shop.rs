@@ -112,24 +112,21 @@ impl Shop {
     /// The sum of a metric over every process and label.
     ///
     /// # Errors
-    /// When a process does not answer.
+    /// When a process does not answer, or exports no such metric.
     pub async fn metric(&self, name: &str) -> Result<i64> {
         let mut sum = 0;
         for url in self.urls.iter() {
-            sum += metric(&self.http, url, name).await?.unwrap_or_default();
+            sum += metric(&self.http, url, name).await?;
         }
         Ok(sum)
     }
 }
 
-/// The sum of a metric over its labels, from one process; none where it exports no such metric.
-///
-/// # Errors
-/// When the process does not answer.
-pub async fn metric(http: &Client, url: &str, name: &str) -> Result<Option<i64>> {
+/// The sum of a metric over its labels, from one process.
+async fn metric(http: &Client, url: &str, name: &str) -> Result<i64> {
     let answer = http.get(format!("{url}/metrics")).send().await;
     let text = answer.with_context(|| format!("{url}/metrics"))?.text().await?;
-    Ok(sum(&text, name))
+    sum(&text, name).with_context(|| format!("{url} exports no {name}"))
 }
 
 fn sum(metrics: &str, name: &str) -> Option<i64> {

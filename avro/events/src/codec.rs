@@ -105,6 +105,11 @@ impl Codec {
         Self::new(&ids)
     }
 
+    /// The registry's ids of our own schemas, in the order of [`RecordType::ALL`].
+    pub fn ids(&self) -> &[u32] {
+        &self.ids
+    }
+
     /// Teaches the codec to read what was written with another version of a schema.
     ///
     /// # Errors

@@ -98,6 +98,7 @@ fn samples() -> Vec<Record> {
             warehouse: warehouse.clone(),
             sku: sku.clone(),
             quantity: 10,
+            fingerprint: Some(placed.fingerprint),
         }
         .into(),
         LinesReserved { order_id, accepted_at, stock_partition: 3, attempt: 1 }.into(),
@@ -234,6 +235,36 @@ impl serde::Serialize for Older<'_> {
         s.serialize_field("currency", &self.0.currency)?;
         s.end()
     }
+}
+
+/// Records of the first release have no fingerprint.
+#[test]
+fn a_receipt_of_the_first_release_is_read() {
+    #[derive(serde::Serialize)]
+    struct First {
+        receipt_id: ReceiptId,
+        merchant: Merchant,
+        warehouse: WarehouseCode,
+        sku: Sku,
+        quantity: i32,
+    }
+    let json = include_str!("../../schemas/released/StockReceived/1.avsc");
+    let Record::StockReceived(sample) = samples().swap_remove(5) else { unreachable!() };
+    let first = First {
+        receipt_id: sample.receipt_id,
+        merchant: sample.merchant.clone(),
+        warehouse: sample.warehouse.clone(),
+        sku: sample.sku.clone(),
+        quantity: sample.quantity,
+    };
+    let mut bytes = vec![0, 0, 0, 3, 233];
+    let schema = Schema::parse_str(json).unwrap();
+    let writer = GenericDatumWriter::builder(&schema).human_readable(false).build().unwrap();
+    writer.write_ser(&mut bytes, &first).unwrap();
+    let mut codec = Codec::without_registry();
+    codec.add_foreign(1001, json).unwrap();
+    let expected = StockReceived { fingerprint: None, ..sample };
+    assert_eq!(codec.decode(&bytes).unwrap(), Record::StockReceived(expected));
 }
 
 #[test]

@@ -69,6 +69,12 @@ code!(
     CourierCode
 );
 
+impl WarehouseCode {
+    /// The one warehouse that every merchant has, until warehouses can be declared: receipts go to it
+    /// and orders are served from it.
+    pub const MAIN: Self = Self(CompactString::const_new("main"));
+}
+
 /// Where a consignment goes from and to: the key under which couriers are learned about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -170,6 +176,11 @@ mod tests {
             OrderId::derive(&shop, "k1").to_string(),
             "291917d1-b421-5ba9-bb35-7eca73e4d4b7"
         );
+    }
+
+    #[test]
+    fn the_warehouse_of_every_merchant_is_a_legal_code() {
+        assert_eq!(WarehouseCode::parse("main"), Ok(WarehouseCode::MAIN));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
-use crate::{Currency, Fingerprint, Merchant, Millis, OrderId, OrderKey, Sku};
+use crate::{Currency, Fingerprint, Merchant, Millis, OrderId, Sku};
 
 /// A merchant's order as ingest accepted it; one record per click, the first one counts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,11 +93,4 @@ pub enum RepeatKind {
     Duplicate,
     /// Another payload.
     Conflict,
-}
-
-impl OrderPlaced {
-    /// The order's identity, given the append time of its first record.
-    pub fn key(&self, accepted_at: Millis) -> OrderKey {
-        OrderKey { order_id: self.order_id, accepted_at }
-    }
 }

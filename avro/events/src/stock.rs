@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Merchant, Millis, OrderId, ReceiptId, Sku, WarehouseCode};
+use crate::{Fingerprint, Merchant, Millis, OrderId, ReceiptId, Sku, WarehouseCode};
 
 /// Command: hold these lines, all or none. Answered once by [`LinesReserved`] or [`LinesRefused`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,6 +71,9 @@ pub struct StockReceived {
     pub sku: Sku,
     /// Pieces, 1 or more.
     pub quantity: i32,
+    /// Digest of the whole receipt: another one under the same id is a conflict and counts nothing.
+    /// `None` from writers before it.
+    pub fingerprint: Option<Fingerprint>,
 }
 
 /// Answer: every line asked for is held.

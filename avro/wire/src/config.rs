@@ -3,6 +3,7 @@
 //! `INGEST_KAFKA__BROKERS=…` sets `kafka.brokers` of the service whose prefix is `INGEST_`; `__`
 //! separates levels. An unknown key is an error, so a typo is found at start.
 
+use std::fmt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -27,6 +28,20 @@ pub struct Registry {
     pub url: String,
 }
 
+/// How to reach PostgreSQL. Its URL holds a password, so it never reaches a log by way of `{:?}`.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Postgres {
+    /// `postgres://user:password@host:port/database`; without TLS.
+    pub url: String,
+}
+
+impl fmt::Debug for Postgres {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Postgres(…)")
+    }
+}
+
 /// Reads a service's configuration.
 ///
 /// # Errors
@@ -47,4 +62,15 @@ pub fn load<T: DeserializeOwned>(
             "configuration is unusable; settings come from defaults, --config and {env_prefix}*"
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_url_stays_out_of_debug() {
+        let postgres = Postgres { url: "postgres://u:canary@h/d".into() };
+        assert!(!format!("{postgres:?}").contains("canary"));
+    }
 }

@@ -1,5 +1,5 @@
 //! What ingest, runtime and sinks share: the registry, Kafka clients, the topic set-up, the dead
-//! letter envelope, configuration, metrics and the operator's port.
+//! letter envelope, configuration, API keys, metrics and the operator's port.
 
 use mimalloc::MiMalloc;
 
@@ -7,6 +7,7 @@ pub mod admin;
 pub mod client;
 pub mod config;
 pub mod dead_letter;
+pub mod keys;
 pub mod operator;
 pub mod registry;
 pub mod telemetry;

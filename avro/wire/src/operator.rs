@@ -1,4 +1,5 @@
-//! The operator's port of a service: `/livez`, `/readyz` (with `?verbose`), `/metrics`.
+//! The operator's port of a service: `/livez`, `/readyz`, `/metrics`. `/readyz?verbose` lists every
+//! check; one that fails is always listed.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -61,9 +62,15 @@ pub fn routes(
     readiness: Readiness,
 ) -> impl Filter<Extract = (impl warp::Reply,), Error = warp::Rejection> + Clone {
     let live = warp::path!("livez").map(|| warp::reply::with_status("ok\n".into(), StatusCode::OK));
-    let ready = warp::path!("readyz").map(move || {
+    let query = warp::query::raw().or(warp::any().map(String::new)).unify();
+    let ready = warp::path!("readyz").and(query).map(move |query: String| {
         let (ready, text) = readiness.report();
-        let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        let verbose = query.split('&').any(|part| part == "verbose");
+        let (status, text) = match ready {
+            true if verbose => (StatusCode::OK, text),
+            true => (StatusCode::OK, "ok\n".into()),
+            false => (StatusCode::SERVICE_UNAVAILABLE, text),
+        };
         warp::reply::with_status(text, status)
     });
     let metrics = warp::path!("metrics").map(|| {
@@ -85,4 +92,30 @@ pub async fn serve(listen: SocketAddr, readiness: Readiness) -> Result<()> {
         .with_context(|| format!("operator port {listen} cannot be opened"))?;
     tokio::spawn(warp::serve(routes(readiness)).incoming(listener).run());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn readiness_is_short_unless_it_fails_or_is_asked_for_more() {
+        let readiness = Readiness::starting(&["kafka", "tasks"]);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(warp::serve(routes(readiness.clone())).incoming(listener).run());
+        let get = async |path: &str| {
+            let answer = reqwest::get(format!("http://{address}{path}")).await.unwrap();
+            (answer.status().as_u16(), answer.text().await.unwrap())
+        };
+        readiness.ok("tasks");
+        let failing = (503, "[-]kafka starting\n[+]tasks ok\n".to_owned());
+        assert_eq!(get("/readyz").await, failing);
+        readiness.ok("kafka");
+        assert_eq!(get("/readyz").await, (200, "ok\n".to_owned()));
+        let listed = (200, "[+]kafka ok\n[+]tasks ok\n".to_owned());
+        assert_eq!(get("/readyz?verbose").await, listed);
+        assert_eq!(get("/readyz?a=b&verbose").await, listed);
+        assert_eq!(get("/livez").await, (200, "ok\n".to_owned()));
+    }
 }

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use events::codec::SchemaError;
 use events::{Codec, RecordType, topics};
-use schema_registry_converter::async_impl::schema_registry::{
-    SrSettings, get_schema_by_id, get_schema_by_subject,
-};
+use reqwest::StatusCode;
+use schema_registry_converter::async_impl::schema_registry::{SrSettings, get_schema_by_subject};
+use schema_registry_converter::error::SRCError;
 use schema_registry_converter::schema_registry_common::{
     SchemaType, SubjectNameStrategy, SuppliedSchema,
 };
@@ -37,14 +38,27 @@ fn topic_of(record_type: RecordType) -> &'static str {
 /// # Errors
 /// When the registry cannot be reached, or refuses a schema because it would break older readers.
 pub async fn set_up(registry: &Registry) -> Result<Codec> {
-    let http = reqwest::Client::builder().timeout(CALL_TIMEOUT).build()?;
-    set_compatibility(&http, &format!("{}/config", registry.url)).await?;
+    require_compatibility(registry).await?;
     let codec = codec(registry).await?;
+    let http = http()?;
     for record_type in RecordType::ALL {
         let url = format!("{}/config/{}", registry.url, subject(*record_type));
         set_compatibility(&http, &url).await?;
     }
     Ok(codec)
+}
+
+/// Sets the registry's compatibility, which holds for every subject without one of its own, to
+/// [`COMPATIBILITY`].
+///
+/// # Errors
+/// When the registry cannot be reached or refuses.
+pub async fn require_compatibility(registry: &Registry) -> Result<()> {
+    set_compatibility(&http()?, &format!("{}/config", registry.url)).await
+}
+
+fn http() -> reqwest::Result<reqwest::Client> {
+    reqwest::Client::builder().timeout(CALL_TIMEOUT).build()
 }
 
 async fn set_compatibility(http: &reqwest::Client, url: &str) -> Result<()> {
@@ -64,38 +78,113 @@ async fn set_compatibility(http: &reqwest::Client, url: &str) -> Result<()> {
 /// # Errors
 /// When the registry cannot be reached or refuses a schema.
 pub async fn codec(registry: &Registry) -> Result<Codec> {
-    let settings = settings(registry)?;
     let mut ids = Vec::with_capacity(RecordType::ALL.len());
     for record_type in RecordType::ALL {
-        let schema = SuppliedSchema::new(
-            Some(record_type.full_name()),
-            SchemaType::Avro,
-            record_type.schema_json().to_string(),
-        );
-        let strategy = SubjectNameStrategy::TopicRecordNameStrategyWithSchema(
-            topic_of(*record_type).to_string(),
-            schema,
-        );
-        let registered = get_schema_by_subject(&settings, &strategy).await.with_context(|| {
-            format!("schema of {} is not accepted by {}", record_type.name(), registry.url)
-        })?;
-        ids.push(registered.id);
+        ids.push(register(registry, *record_type, record_type.schema_json()).await?);
     }
     Ok(Codec::new(&ids))
 }
 
-/// Teaches the codec a schema id that it met in a record.
+/// The id of a version of a record type's schema; registers it if it is new.
 ///
 /// # Errors
-/// When the registry doesn't know the id or cannot be reached, or the type is unknown here: a newer
-/// service writes what this one cannot read, deploy consumers first.
-pub async fn learn(codec: &mut Codec, registry: &Registry, id: u32) -> Result<()> {
-    let settings = settings(registry)?;
-    let schema = get_schema_by_id(id, &settings)
-        .await
-        .with_context(|| format!("schema id {id} cannot be fetched from {}", registry.url))?;
-    codec.add_foreign(id, &schema.schema)?;
-    Ok(())
+/// When the registry cannot be reached, or refuses the schema because a version that is registered
+/// could not be read with it, or it with that.
+pub async fn register(
+    registry: &Registry,
+    record_type: RecordType,
+    schema_json: &str,
+) -> Result<u32> {
+    let schema = SuppliedSchema::new(
+        Some(record_type.full_name()),
+        SchemaType::Avro,
+        schema_json.to_string(),
+    );
+    let strategy = SubjectNameStrategy::TopicRecordNameStrategyWithSchema(
+        topic_of(record_type).to_string(),
+        schema,
+    );
+    let registered = get_schema_by_subject(&settings(registry)?, &strategy).await;
+    let refused = |error: &SRCError| error.error.contains(&StatusCode::CONFLICT.to_string());
+    let registered = registered.map_err(|error| {
+        let (name, url) = (record_type.name(), &registry.url);
+        let told = if refused(&error) {
+            format!(
+                "schema of {name} is refused by {url}: it and a version that is registered do not \
+                 read each other ({COMPATIBILITY}); give a new field a default, keep fields that \
+                 have none, or make a new record type"
+            )
+        } else {
+            format!("schema of {name} cannot be looked up at {url}: check that the registry is up")
+        };
+        anyhow::Error::new(error).context(told)
+    })?;
+    Ok(registered.id)
+}
+
+/// Why a schema id was not learnt; each asks for something else to be done.
+#[derive(Debug, thiserror::Error)]
+pub enum LearnError {
+    /// The registry knows our own schemas but never gave this id out: the bytes are no record, reject
+    /// them to the dead letters.
+    #[error("schema id {0} was never registered: these bytes are no record")]
+    NeverRegistered(u32),
+    /// Its record type is unknown here: stop. A newer service writes what this one cannot read.
+    #[error(
+        "schema id {id} cannot be used, deploy this service before the one that wrote it: {why}"
+    )]
+    Unusable {
+        /// The id.
+        id: u32,
+        /// What is wrong with its schema.
+        why: SchemaError,
+    },
+    /// The registry does not answer, or does not know our own schemas either (it is starting): try
+    /// again later.
+    #[error("schema id {id} cannot be fetched from {url}, will be tried again: {why}")]
+    Unavailable {
+        /// The id.
+        id: u32,
+        /// Where it was asked for.
+        url: String,
+        /// What went wrong.
+        why: String,
+    },
+}
+
+/// Teaches the codec a schema id that it met in a record. Waits at most about 20 s.
+///
+/// # Errors
+/// See [`LearnError`]; the codec is as it was.
+pub async fn learn(codec: &mut Codec, registry: &Registry, id: u32) -> Result<(), LearnError> {
+    let unavailable = |why: String| LearnError::Unavailable { id, url: registry.url.clone(), why };
+    if let Some(schema) = fetch(registry, id).await.map_err(unavailable)? {
+        return codec.add_foreign(id, &schema).map_err(|why| LearnError::Unusable { id, why });
+    }
+    // A registry that has not read its journal yet knows nothing: no reason to reject records.
+    let own = codec.ids().iter().copied().max().unwrap_or_default();
+    match fetch(registry, own).await.map_err(unavailable)? {
+        Some(_) => Err(LearnError::NeverRegistered(id)),
+        None => Err(unavailable(format!("it does not know our own schema {own} either"))),
+    }
+}
+
+/// The schema with this id, JSON; `None` if the registry knows none. Asked directly: the client
+/// library tells a missing id from an outage by text alone.
+async fn fetch(registry: &Registry, id: u32) -> Result<Option<String>, String> {
+    #[derive(serde::Deserialize)]
+    struct Answer {
+        schema: String,
+    }
+    let url = format!("{}/schemas/ids/{id}", registry.url);
+    let asked = async { http()?.get(url).send().await };
+    let answer = asked.await.map_err(|error| error.to_string())?;
+    if answer.status() == StatusCode::NOT_FOUND {
+        return Ok(None);
+    }
+    let answer = answer.error_for_status().map_err(|error| error.to_string())?;
+    let answer: Answer = answer.json().await.map_err(|error| error.to_string())?;
+    Ok(Some(answer.schema))
 }
 
 fn settings(registry: &Registry) -> Result<SrSettings> {

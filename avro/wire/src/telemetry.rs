@@ -4,8 +4,8 @@ use std::io::IsTerminal;
 use std::sync::LazyLock;
 
 use prometheus::{
-    HistogramVec, IntCounterVec, IntGaugeVec, register_histogram_vec, register_int_counter_vec,
-    register_int_gauge_vec,
+    HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, register_histogram_vec,
+    register_int_counter, register_int_counter_vec, register_int_gauge_vec,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -30,10 +30,10 @@ const LATENCY_BUCKETS: &[f64] =
     &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
 macro_rules! metric {
-    ($name:ident: $kind:ty = $register:ident($metric:literal, $help:literal, $labels:expr $(, $buckets:expr)?)) => {
+    ($name:ident: $kind:ty = $register:ident($metric:literal, $help:literal $(, $more:expr)*)) => {
         #[doc = concat!("`", $metric, "`: ", $help)]
         pub static $name: LazyLock<$kind> = LazyLock::new(|| {
-            $register!($metric, $help, $labels $(, $buckets)?)
+            $register!($metric, $help $(, $more)*)
                 .expect("metric names are unique and legal")
         });
     };
@@ -44,9 +44,8 @@ metric!(HTTP_REQUESTS: IntCounterVec = register_int_counter_vec(
 metric!(HTTP_SECONDS: HistogramVec = register_histogram_vec(
     "tillroll_http_request_duration_seconds", "From request to answer.", &["route"],
     LATENCY_BUCKETS.to_vec()));
-metric!(ORDERS_REPLAYED: IntCounterVec = register_int_counter_vec(
-    "tillroll_orders_replayed_total",
-    "Repeated clicks answered without a record of their own.", &["merchant"]));
+metric!(ORDERS_REPLAYED: IntCounter = register_int_counter(
+    "tillroll_orders_replayed_total", "Repeated clicks answered without a record of their own."));
 metric!(RECORDS_PROCESSED: IntCounterVec = register_int_counter_vec(
     "tillroll_records_processed_total", "Records taken from a topic and committed.", &["topic"]));
 metric!(RECORDS_REJECTED: IntCounterVec = register_int_counter_vec(

@@ -138,7 +138,7 @@ fn processors(instance: &Instance<'_>, addresses: &Addresses) -> Environment {
 
 fn sinks(instance: &Instance<'_>, addresses: &Addresses) -> Environment {
     environment([
-        ("SINKS_LISTEN", instance.listen()),
+        ("SINKS_OPERATOR_LISTEN", instance.listen()),
         ("SINKS_INSTANCE", instance.name.to_owned()),
         ("SINKS_KAFKA__BROKERS", addresses.brokers.clone()),
         ("SINKS_REGISTRY__URL", addresses.registry.clone()),

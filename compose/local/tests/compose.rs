@@ -74,6 +74,21 @@ fn passwords_come_from_outside() -> Result<()> {
     Ok(())
 }
 
+/// A file that isn't there would be mounted as an empty folder.
+#[test]
+fn mounted_files_are_there_and_analysts_have_a_user() -> Result<()> {
+    let text = std::fs::read_to_string(folder().join("compose.yaml"))?;
+    let mounts = text.lines().filter_map(|line| line.trim().strip_prefix("- ./"));
+    let files: Vec<&str> = mounts.filter_map(|mount| mount.split(':').next()).collect();
+    for file in &files {
+        ensure!(folder().join(file).is_file(), "compose.yaml mounts {file}, which isn't there");
+    }
+    ensure!(files.contains(&"clickhouse/analyst.xml"), "README promises a user for analysts");
+    let user = std::fs::read_to_string(folder().join("clickhouse/analyst.xml"))?;
+    ensure!(user.contains("from_env=\"CLICKHOUSE_ANALYST_PASSWORD\""), "its password: {user}");
+    Ok(())
+}
+
 /// The resolved configuration, as `docker-compose config` prints it.
 fn config(env_file: Option<&str>) -> Result<String> {
     // Not the folder of compose.yaml: a developer's own .env there must not count.
@@ -104,7 +119,9 @@ fn compose(file: &Path, env: &Path) -> Result<Output> {
         }
         _ => Command::new("docker-compose"),
     };
-    command.env_remove("POSTGRES_PASSWORD").env_remove("CLICKHOUSE_PASSWORD");
+    for password in ["POSTGRES_PASSWORD", "CLICKHOUSE_PASSWORD", "CLICKHOUSE_ANALYST_PASSWORD"] {
+        command.env_remove(password);
+    }
     command.arg("-f").arg(file).arg("--env-file").arg(env).arg("config");
     command.output().context(
         "neither `docker compose` nor `docker-compose` runs; install one with: \

@@ -61,8 +61,8 @@ impl World {
         let codec = wire::registry::set_up(&registry).await?;
         database(&stack).await?.batch_execute(TABLES).await?;
         let key = |merchant: &str| -> Result<String> {
-            let (secret, entry) = ingest::keys::issue(&Merchant::parse(merchant)?);
-            ingest::keys::add(&stack.keys_file(), entry)?;
+            let (secret, entry) = wire::keys::issue(&Merchant::parse(merchant)?);
+            wire::keys::add(&stack.keys_file(), entry)?;
             Ok(secret)
         };
         let (shop, other) = (key("shop")?, key("other")?);

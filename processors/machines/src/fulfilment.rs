@@ -24,9 +24,6 @@ use crate::invariant;
 use crate::machine::{Context, Effects, Machine, Source};
 use crate::table::{AnyTable, Backing, Key, Row, Table, TableId};
 
-/// The warehouse that serves orders until merchants declare their own.
-const DEFAULT_WAREHOUSE: &str = "main";
-
 /// What changes while an order is served; its body stays in [`OrderRow`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Saga {
@@ -174,7 +171,7 @@ impl Fulfilment {
     fn book(&mut self, order_id: OrderId, saga: &Saga, context: &Context, fx: &mut Effects) {
         let body = self.orders.peek(&order_id).and_then(|row| row.body.as_ref());
         let Some(destination) = body.map(|body| body.destination.clone()) else { return };
-        let lane = Lane::new(&default_warehouse(), &destination.country);
+        let lane = Lane::new(&WarehouseCode::MAIN, &destination.country);
         let command = BookConsignment {
             order_id,
             accepted_at: saga.accepted_at,
@@ -267,17 +264,13 @@ fn reservations(
             accepted_at,
             merchant: placed.merchant.clone(),
             attempt: 1,
-            warehouses: vec![default_warehouse()],
+            warehouses: vec![WarehouseCode::MAIN],
             lines: vec![],
         });
         let (sku, quantity) = (line.sku.clone(), line.quantity);
         command.lines.push(ReserveLine { line: line.line, sku, quantity });
     }
     commands
-}
-
-fn default_warehouse() -> WarehouseCode {
-    WarehouseCode::parse(DEFAULT_WAREHOUSE).expect("a legal code")
 }
 
 fn announce(

@@ -2,14 +2,18 @@
 //!
 //! An order's lines of one partition are reserved all or none. A repeated command finds its hold
 //! and changes nothing. Levels are announced once per batch, however many orders changed them.
+//!
+//! A receipt counts once, and its first body counts: a line of another body under the same id is
+//! rejected, as far as this partition can know (it has seen those lines of the first whose SKUs it
+//! owns).
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use events::{
-    AllocateLines, LineRefusal, LinesRefused, LinesReserved, Merchant, Millis, OrderKey, Record,
-    RefusalReason, ReleaseLines, ReserveLine, ReserveLines, Sku, StockLevelChanged, StockReceived,
-    WarehouseCode, topics,
+    AllocateLines, Fingerprint, LineRefusal, LinesRefused, LinesReserved, Merchant, Millis,
+    OrderKey, ReceiptId, Record, RefusalReason, ReleaseLines, ReserveLine, ReserveLines, Sku,
+    StockLevelChanged, StockReceived, WarehouseCode, topics,
 };
 use serde::{Deserialize, Serialize};
 
@@ -95,11 +99,11 @@ impl Row for Hold {
     }
 }
 
-/// A receipt that has counted.
+/// A receipt of which lines have counted here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Receipt {
-    /// Pieces.
-    pub quantity: i32,
+    /// Digest of its body.
+    pub fingerprint: Fingerprint,
     /// When it may be forgotten.
     pub forget_at: Millis,
 }
@@ -110,11 +114,27 @@ impl Row for Receipt {
     }
 }
 
+/// A line of a receipt that has counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReceivedLine {
+    /// Pieces.
+    pub quantity: i32,
+    /// When it may be forgotten.
+    pub forget_at: Millis,
+}
+
+impl Row for ReceivedLine {
+    fn deadline(&self) -> Option<Millis> {
+        Some(self.forget_at)
+    }
+}
+
 /// The stock machine.
 pub struct Stock {
     levels: Table<LevelKey, Level>,
     holds: Table<OrderKey, Hold>,
-    receipts: Table<ReceiptKey, Receipt>,
+    received: Table<ReceiptKey, ReceivedLine>,
+    receipts: Table<ReceiptId, Receipt>,
 }
 
 impl Stock {
@@ -123,7 +143,8 @@ impl Stock {
         Self {
             levels: Table::new(1, backing),
             holds: Table::new(2, backing),
-            receipts: Table::new(3, backing),
+            received: Table::new(3, backing),
+            receipts: Table::new(4, backing),
         }
     }
 
@@ -133,11 +154,24 @@ impl Stock {
             return;
         }
         let key = (received.receipt_id, received.sku.clone(), received.warehouse.clone());
-        if self.receipts.get(&key).is_some() {
+        let first = self.receipts.get(&received.receipt_id).map(|receipt| receipt.fingerprint);
+        let line = self.received.get(&key);
+        let other_body = first.is_some_and(|f| received.fingerprint.is_some_and(|now| now != f));
+        if other_body || line.is_some_and(|line| line.quantity != received.quantity) {
+            let id = received.receipt_id.0;
+            effects.reject(format!(
+                "receipt {id} was posted before with another body, which counts: use a new key"
+            ));
+            return;
+        }
+        if line.is_some() {
             return;
         }
         let forget_at = context.now.plus(RECEIPT_KEPT_MS);
-        self.receipts.put(key, Receipt { quantity: received.quantity, forget_at });
+        if let (None, Some(fingerprint)) = (first, received.fingerprint) {
+            self.receipts.put(received.receipt_id, Receipt { fingerprint, forget_at });
+        }
+        self.received.put(key, ReceivedLine { quantity: received.quantity, forget_at });
         let key = (received.merchant, received.sku, received.warehouse);
         let mut level = self.levels.get(&key).unwrap_or_default();
         level.on_hand += i64::from(received.quantity);
@@ -216,7 +250,12 @@ impl Stock {
                     });
                 }
                 None => {
-                    let seen = command.warehouses.iter().filter_map(|w| levels.get(&key(w)));
+                    let own = |w: &WarehouseCode| -> i64 {
+                        let here = |h: &&HeldLine| h.sku == line.sku && h.warehouse == *w;
+                        held.iter().filter(here).map(|h| i64::from(h.quantity)).sum()
+                    };
+                    let seen = command.warehouses.iter();
+                    let seen = seen.filter_map(|w| Some((levels.get(&key(w))?, own(w))));
                     refusals.push(refusal(line, seen));
                 }
             }
@@ -278,11 +317,15 @@ fn reserved(command: &ReserveLines, context: &Context) -> LinesReserved {
     }
 }
 
-fn refusal<'a>(line: &ReserveLine, levels: impl Iterator<Item = &'a Level> + Clone) -> LineRefusal {
+/// Why no warehouse serves the line; each level comes with what the order's other lines have of it.
+fn refusal<'a>(
+    line: &ReserveLine,
+    levels: impl Iterator<Item = (&'a Level, i64)> + Clone,
+) -> LineRefusal {
     let known = levels.clone().next().is_some();
-    let available: i64 = levels.clone().map(Level::available).sum();
-    // Held: one warehouse could serve it, were its reservations given back.
-    let could = levels.map(|level| level.on_hand - level.allocated).max().unwrap_or(0);
+    let available: i64 = levels.clone().map(|(level, _)| level.available()).sum();
+    // Held: one warehouse could serve it, were other orders' reservations given back.
+    let could = levels.map(|(level, own)| level.on_hand - level.allocated - own).max().unwrap_or(0);
     let reason = match known {
         false => RefusalReason::UnknownSku,
         true if could >= i64::from(line.quantity) => RefusalReason::Held,
@@ -311,8 +354,14 @@ impl Machine for Stock {
             && hold.deadline().is_some_and(|at| at <= context.now)
         {
             self.holds.remove(key);
-        } else if table == self.receipts.id()
+        } else if table == self.received.id()
             && let Some(key) = ReceiptKey::from_bytes(key)
+            && let Some(line) = self.received.get(&key)
+            && line.forget_at <= context.now
+        {
+            self.received.remove(key);
+        } else if table == self.receipts.id()
+            && let Some(key) = ReceiptId::from_bytes(key)
             && let Some(receipt) = self.receipts.get(&key)
             && receipt.forget_at <= context.now
         {
@@ -344,7 +393,7 @@ impl Machine for Stock {
     }
 
     fn tables(&mut self) -> Vec<&mut dyn AnyTable> {
-        vec![&mut self.levels, &mut self.holds, &mut self.receipts]
+        vec![&mut self.levels, &mut self.holds, &mut self.received, &mut self.receipts]
     }
 }
 

@@ -16,7 +16,7 @@ fn order(name: &str) -> OrderKey {
     OrderKey { order_id: OrderId::derive(&merchant, name), accepted_at: Millis(1) }
 }
 
-/// One line of a script: `receive <receipt> <sku> <pieces>`, `reserve <order> <sku> <pieces>…`,
+/// One line of a script: `receive <receipt> <sku> <pieces> [<body, 1 by default>]`, `reserve <order> <sku> <pieces>…`,
 /// `release <order>`, `allocate <order>`.
 fn command(line: &str) -> Record {
     let words: Vec<&str> = line.split_whitespace().collect();
@@ -30,6 +30,9 @@ fn command(line: &str) -> Record {
             warehouse,
             sku: Sku::parse(words[2]).unwrap(),
             quantity: words[3].parse().unwrap(),
+            fingerprint: Some(Fingerprint(uuid::Uuid::from_u128(
+                words.get(4).map_or(1, |body| body.parse().unwrap()),
+            ))),
         }
         .into(),
         "reserve" => {
@@ -134,6 +137,62 @@ fn repeats_change_nothing() {
 }
 
 #[test]
+fn the_first_body_of_a_receipt_counts() {
+    check(
+        "receive r1 A 5
+         receive r1 A 7 2
+         receive r1 B 1 2
+         receive r1 C 2
+         receive r1 A 5
+         receive r2 A 7 2",
+        expect![[r#"
+            receive r1 A 5 -> 
+            receive r1 A 7 2 -> rejected: receipt fda34de8-f267-5fe9-b269-4d6e533ff655 was posted before with another body, which counts: use a new key
+            receive r1 B 1 2 -> rejected: receipt fda34de8-f267-5fe9-b269-4d6e533ff655 was posted before with another body, which counts: use a new key
+            receive r1 C 2 -> 
+            receive r1 A 5 -> 
+            receive r2 A 7 2 -> 
+            A: on hand 12 reserved 0 allocated 0
+            C: on hand 2 reserved 0 allocated 0
+        "#]],
+    );
+}
+
+/// A writer before fingerprints: the pieces alone tell.
+#[test]
+fn without_a_fingerprint_another_quantity_is_a_conflict() {
+    let backing: Rc<dyn Backing> = Rc::new(Memory::default());
+    let mut stock = Stock::new(&backing);
+    let source =
+        Source { topic: topics::STOCK.name, partition: 0, offset: 0, appended_at: Millis(1_000) };
+    let mut effects = Effects::default();
+    for (line, rejected) in [("receive r A 5", 0), ("receive r A 5", 0), ("receive r A 6", 1)] {
+        let Record::StockReceived(mut received) = command(line) else { unreachable!() };
+        received.fingerprint = None;
+        stock.step(received.into(), source, &CONTEXT, &mut effects);
+        assert_eq!(effects.list.len(), rejected, "{line}");
+    }
+}
+
+#[test]
+fn receipts_are_forgotten_when_their_keys_have_expired() {
+    let backing: Rc<dyn Backing> = Rc::new(Memory::default());
+    let mut stock = Stock::new(&backing);
+    let source =
+        Source { topic: topics::STOCK.name, partition: 0, offset: 0, appended_at: Millis(1_000) };
+    let mut effects = Effects::default();
+    stock.step(command("receive r1 A 5"), source, &CONTEXT, &mut effects);
+    let mut writes = Vec::new();
+    stock.tables().into_iter().for_each(|table| table.seal(&mut writes));
+    let later = Context { now: CONTEXT.now.plus(RECEIPT_KEPT_MS), ..CONTEXT };
+    for write in writes {
+        stock.fire(write.table, &write.key, &later, &mut effects);
+    }
+    assert!(stock.received.all().is_empty() && stock.receipts.all().is_empty());
+    assert_eq!(stock.levels.all().len(), 1);
+}
+
+#[test]
 fn a_release_that_overtakes_its_reservation_is_remembered() {
     check(
         "receive r1 A 5
@@ -169,6 +228,25 @@ fn refusals_say_whether_waiting_helps() {
             reserve o4 C 1 -> refused: C wants 1 has 0 unknown_sku
             release o1 -> rejected: an allocated hold cannot be released
             A: on hand 5 reserved 0 allocated 5
+        "#]],
+    );
+}
+
+#[test]
+fn what_an_order_holds_itself_is_not_held_by_others() {
+    check(
+        "receive r1 A 5
+         reserve o1 A 3 A 3
+         reserve o2 A 2
+         reserve o1 A 3 A 3
+         reserve o3 A 2 A 2",
+        expect![[r#"
+            receive r1 A 5 -> 
+            reserve o1 A 3 A 3 -> refused: A wants 3 has 2 sold_out
+            reserve o2 A 2 -> reserved
+            reserve o1 A 3 A 3 -> refused: A wants 3 has 0 sold_out
+            reserve o3 A 2 A 2 -> refused: A wants 2 has 1 held
+            A: on hand 5 reserved 2 allocated 0
         "#]],
     );
 }

@@ -257,6 +257,16 @@ impl Key for LevelKey {
     }
 }
 
+impl Key for ReceiptId {
+    fn to_bytes(&self) -> Vec<u8> {
+        self.0.as_bytes().to_vec()
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        Uuid::from_slice(bytes).ok().map(Self)
+    }
+}
+
 /// One SKU of a receipt.
 pub type ReceiptKey = (ReceiptId, Sku, WarehouseCode);
 

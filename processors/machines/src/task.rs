@@ -83,8 +83,6 @@ pub struct Transaction {
     pub calls: Vec<Call>,
     /// Broken invariants seen while processing.
     pub violations: Vec<Violation>,
-    /// Records read.
-    pub records: usize,
 }
 
 /// Where a restored task goes on.
@@ -115,7 +113,6 @@ struct Batch {
     runs: Vec<Run>,
     fired: BTreeSet<Due>,
     repairs: Vec<Write>,
-    records: usize,
     bytes: usize,
     /// Committed even without records: a takeover must name its owner in the log.
     due: bool,
@@ -188,10 +185,26 @@ impl Task {
         Context { now, partition, partitions: self.partitions }
     }
 
+    /// Refuses a record whose schema id was never registered: it goes to the dead letters, and the
+    /// partition moves on.
+    pub fn reject(
+        &mut self,
+        source: Source,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        reason: String,
+    ) {
+        self.note_read(source);
+        self.start.now = self.start.now.max(source.appended_at);
+        let (key, value) = (key.map(<[u8]>::to_vec), value.map(<[u8]>::to_vec));
+        self.batch.rejected.push(Rejected { source, stage: "decode", reason, key, value });
+    }
+
     /// Processes one record. What cannot be read is rejected, and the partition moves on.
     ///
     /// # Errors
-    /// An unknown schema id: nothing has happened, [`Task::learn`] and call again.
+    /// An unknown schema id: nothing has happened, [`Task::learn`] and call again, or
+    /// [`Task::reject`].
     pub fn process(
         &mut self,
         source: Source,
@@ -266,7 +279,6 @@ impl Task {
 
     fn note_read(&mut self, source: Source) {
         let next = source.offset + 1;
-        self.batch.records += 1;
         match self.start.positions.get_mut(source.topic) {
             Some(position) => *position = next,
             None => {
@@ -315,7 +327,6 @@ impl Task {
             fired: batch.fired.into_iter().collect(),
             calls: batch.calls,
             violations: batch.effects.violations,
-            records: batch.records,
         }
     }
 

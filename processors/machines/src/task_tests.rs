@@ -107,6 +107,21 @@ fn an_order_is_received_once_whatever_comes_again() {
 }
 
 #[test]
+fn a_record_whose_schema_was_never_registered_is_put_aside_untouched() {
+    let memory = Rc::new(Memory::default());
+    let mut task = task(&memory, start());
+    let (source, bytes) = (source(topics::ORDERS.name, 0), [0, 0, 0, 9, 9, 1]);
+    assert_eq!(task.process(source, Some(b"k"), Some(&bytes)), Err(2313));
+    task.reject(source, Some(b"k"), Some(&bytes), "never registered".into());
+    feed(&mut task, topics::ORDERS.name, 1, placed("k"));
+    let transaction = commit(&mut task, &memory);
+    let [rejected] = &transaction.rejected[..] else { panic!("{:?}", transaction.rejected) };
+    assert_eq!((rejected.stage, rejected.value.as_deref()), ("decode", Some(&bytes[..])));
+    assert_eq!(transaction.footer.positions["orders"], 2);
+    assert_eq!(types(&transaction), ["OrderStatusChanged", "ReserveLines"]);
+}
+
+#[test]
 fn the_next_batch_sees_the_one_in_flight() {
     let memory = Rc::new(Memory::default());
     let mut task = task(&memory, start());

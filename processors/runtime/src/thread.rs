@@ -20,6 +20,7 @@ use rdkafka::Timestamp;
 use rdkafka::message::{BorrowedMessage, Message};
 use tokio::runtime::Handle;
 use wire::config::Registry;
+use wire::registry::LearnError;
 use wire::telemetry::{INVARIANT_VIOLATIONS, RECORDS_PROCESSED, RECORDS_REJECTED, TRANSACTIONS};
 
 use crate::calls::{Calls, now};
@@ -409,9 +410,19 @@ fn process(
     let source = Source { topic: inbox, partition, offset, appended_at };
     while let Err(id) = running.task.process(source, message.key(), message.payload()) {
         let learned = wire::registry::learn(&mut setup.codec, &setup.registry, id);
-        // A type that this version does not know: consumers are deployed first.
-        setup.runtime.block_on(learned).with_context(|| format!("{STOP}: {inbox} {offset}"))?;
-        running.task.learn(setup.codec.clone());
+        match setup.runtime.block_on(learned) {
+            Ok(()) => running.task.learn(setup.codec.clone()),
+            Err(error @ LearnError::NeverRegistered(_)) => {
+                let (key, value) = (message.key(), message.payload());
+                running.task.reject(source, key, value, error.to_string());
+                break;
+            }
+            // A type that this version does not know: consumers are deployed first.
+            Err(error @ LearnError::Unusable { .. }) => {
+                return Err(error).with_context(|| format!("{STOP}: {inbox} {offset}"));
+            }
+            Err(error @ LearnError::Unavailable { .. }) => return Err(error.into()),
+        }
     }
     Ok(())
 }

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use events::Merchant;
-use ingest::keys;
 use serde_json::json;
+use wire::keys;
 
 use crate::output;
 

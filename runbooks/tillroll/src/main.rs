@@ -14,7 +14,7 @@ use clap::{Parser, Subcommand};
 
 const EXAMPLES: &str = "\
 Examples:
-  tillroll setup --brokers kafka:9092 --registry http://registry:8081/apis/ccompat/v7 \\
+  tillroll setup --brokers kafka:9092 --registry http://registry:8085/apis/ccompat/v7 \\
       --replication 3 --couriers couriers.toml
   tillroll couriers set couriers.toml          after a price changed or a courier was paused
   tillroll keys new --merchant shop --file keys.json

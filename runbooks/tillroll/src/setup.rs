@@ -15,7 +15,7 @@ use crate::output;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  tillroll setup --brokers kafka:9092 --registry http://registry:8081/apis/ccompat/v7
+  tillroll setup --brokers kafka:9092 --registry http://registry:8085/apis/ccompat/v7
   tillroll setup --replication 3 --couriers couriers.toml
 
 Topics that exist are left as they are; their partition count is checked, because keys are

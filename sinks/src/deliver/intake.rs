@@ -9,6 +9,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Headers, Message, OwnedMessage};
 use tokio::sync::Notify;
 use wire::config::Registry;
+use wire::registry::LearnError;
 
 use super::Place;
 use super::member::Context;
@@ -142,26 +143,24 @@ impl Intake {
         Ok(())
     }
 
-    /// Fetches the schema that the waiting record was written with.
+    /// Fetches the schema that the waiting record was written with; the record, refused, if its schema
+    /// was never registered.
     ///
     /// # Errors
     /// `Retry` when the registry doesn't answer; `Stop` when the schema is of a record type that is
     /// unknown here: a newer service writes what this one cannot read.
     pub(crate) async fn learn(&mut self, id: u32) -> Result<Option<Received>, Failure> {
-        let Err(error) = wire::registry::learn(&mut self.codec, &self.registry, id).await else {
-            return Ok(None);
-        };
-        let reason = format!("schema id {id}: {error:#}");
-        if error.downcast_ref::<events::codec::SchemaError>().is_some() {
-            return Err(Failure::stop(format!("{reason}; deploy the sinks first")));
+        let learned = wire::registry::learn(&mut self.codec, &self.registry, id).await;
+        match learned {
+            Ok(()) => Ok(None),
+            Err(error @ LearnError::NeverRegistered(_)) => {
+                let raw = self.waiting.take().expect("learn is called for a waiting record");
+                self.next = raw.offset() + 1;
+                Ok(Some(Received { raw, body: Err(error.to_string()) }))
+            }
+            Err(error @ LearnError::Unusable { .. }) => Err(Failure::stop(error.to_string())),
+            Err(error @ LearnError::Unavailable { .. }) => Err(Failure::retry(error.to_string())),
         }
-        if reason.contains("status 404") {
-            // Such an id was never given out: these bytes are no record.
-            let raw = self.waiting.take().expect("learn is called for a waiting record");
-            self.next = raw.offset() + 1;
-            return Ok(Some(Received { raw, body: Err(format!("schema id {id} is unknown")) }));
-        }
-        Err(Failure::retry(reason))
     }
 }
 

@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use events::OrderId;
 use local::Stack;
 use tests::load::{self, Load, Sent, Target};
@@ -18,6 +18,11 @@ use tests::stack::{Instances, System};
 use tests::watch::{Seen, cpu_seconds, open, visible};
 
 const INSTANCES: Instances = Instances { ingest: 1, processors: 1, sinks: 1 };
+/// First part of the names of what every order of the sustained part went through.
+const SUSTAINED: &str = "end_to_end";
+/// A reader further behind than this at the end of the sustained part has not kept up; ClickHouse is
+/// written once a second, so it is a second behind at rest.
+const MOST_BACKLOG_S: [(&str, f64); 3] = [("status", 1.0), ("postgres", 1.0), ("clickhouse", 2.0)];
 const PARTS: [&str; 3] = ["sustained", "flash", "raw"];
 /// Longest wait for the last order to be everywhere.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -68,11 +73,14 @@ async fn main() -> Result<()> {
     if wanted("raw") {
         say("raw ceiling: the same records through rdkafka alone");
         let brokers = system.stack.brokers();
-        let orders_per_s = tokio::task::spawn_blocking(move || raw::copy(&brokers)).await??;
-        results.insert("raw_ceiling.orders_per_s".into(), orders_per_s);
+        let ceiling = tokio::task::spawn_blocking(move || raw::copy(&brokers)).await??;
+        results.insert("raw_ceiling.orders_per_s".into(), ceiling.orders_per_s);
+        results.insert("raw_ceiling.records_per_order".into(), ceiling.records_per_order);
+        results.insert("raw_ceiling.bytes_per_order".into(), ceiling.bytes_per_order);
     }
     system.stack.shutdown().await?;
-    publish(&results)
+    publish(&results)?;
+    judge(&results)
 }
 
 /// One load and what came of it.
@@ -114,14 +122,21 @@ async fn run(system: &System, target: &Target, load: Load) -> Result<Outcome> {
     Ok(Outcome { cpu: cpu.collect(), sent, sending, last_post, log, postgres, clickhouse })
 }
 
+/// Names results of the sustained part after what they measure; those of another part begin with its
+/// name.
 fn report(part: &str, outcome: &Outcome, results: &mut Results) {
-    let mut put = |name: &str, value: f64| results.insert(format!("{part}.{name}"), value);
+    let sustained = part == SUSTAINED;
+    let ingest = if sustained { "ingest" } else { part };
+    let mut put = |subject: &str, name: &str, value: f64| {
+        results.insert(format!("{subject}.{name}"), value);
+    };
     let orders = outcome.sent.began.len() as f64;
-    put("accepted_orders_per_s", orders / outcome.sending.as_secs_f64());
-    put("refused", outcome.sent.refused as f64);
+    put(ingest, "accepted_orders_per_s", orders / outcome.sending.as_secs_f64());
+    put(ingest, "refused", outcome.sent.refused as f64);
     let mut posts = outcome.sent.latencies.clone();
-    put("post_p50_ms", percentile(&mut posts, 50));
-    put("post_p99_ms", percentile(&mut posts, 99));
+    put(ingest, "post_p50_ms", percentile(&mut posts, 50));
+    put(ingest, "post_p99_ms", percentile(&mut posts, 99));
+    let mut longest = outcome.sending;
     for (name, at) in [
         ("status", &outcome.log),
         ("postgres", &outcome.postgres),
@@ -130,17 +145,40 @@ fn report(part: &str, outcome: &Outcome, results: &mut Results) {
         let began = &outcome.sent.began;
         let since = |(id, began): (&OrderId, &Instant)| Some(at.get(id)?.duration_since(*began));
         let mut latencies: Vec<Duration> = began.iter().filter_map(since).collect();
-        put(&format!("{name}_p50_ms"), percentile(&mut latencies, 50));
-        put(&format!("{name}_p99_ms"), percentile(&mut latencies, 99));
+        put(part, &format!("{name}_p50_ms"), percentile(&mut latencies, 50));
+        put(part, &format!("{name}_p99_ms"), percentile(&mut latencies, 99));
         let last = began.keys().filter_map(|id| at.get(id)).max();
         let behind = last.map_or(Duration::ZERO, |at| at.duration_since(outcome.last_post));
-        put(&format!("{name}_last_after_end_s"), behind.as_secs_f64());
-        let all = outcome.sending + behind;
-        put(&format!("{name}_orders_per_s"), orders / all.as_secs_f64());
+        put(part, &format!("{name}_backlog_s"), behind.as_secs_f64());
+        longest = longest.max(outcome.sending + behind);
     }
+    put(part, "orders_per_s", orders / longest.as_secs_f64());
     for (process, seconds) in &outcome.cpu {
-        put(&format!("cpu_s_per_1000_orders.{process}"), seconds * 1_000.0 / orders);
+        let process = if sustained { process.clone() } else { format!("{part}.{process}") };
+        put(&process, "cpu_s_per_1000_orders", seconds * 1_000.0 / orders);
     }
+}
+
+/// Whether the sustained part, if there was one, was sustained: nothing refused, and every reader at
+/// the end as soon as the last order was posted.
+fn judge(results: &Results) -> Result<()> {
+    let mut faults = Vec::new();
+    match results.get("ingest.refused") {
+        Some(refused) if *refused > 0.0 => faults.push(format!("{refused} orders were refused")),
+        _ => {}
+    }
+    for (reader, most_s) in MOST_BACKLOG_S {
+        let backlog = results.get(&format!("{SUSTAINED}.{reader}_backlog_s"));
+        if let Some(backlog_s) = backlog.filter(|backlog_s| **backlog_s >= most_s) {
+            faults.push(format!("{reader} was {backlog_s:.1} s behind at the end"));
+        }
+    }
+    ensure!(
+        faults.is_empty(),
+        "NOT SUSTAINED: {}; the figures of this load are no capacity, try a lower RATE",
+        faults.join(", ")
+    );
+    Ok(())
 }
 
 fn percentile(latencies: &mut [Duration], percent: usize) -> f64 {
@@ -159,4 +197,56 @@ fn publish(results: &Results) -> Result<()> {
     let file = target.join("bench.json");
     std::fs::write(&file, serde_json::to_vec_pretty(results)?)
         .with_context(|| format!("cannot write {}", file.display()))
+}
+
+#[cfg(test)]
+mod results {
+    use super::*;
+
+    #[test]
+    fn a_load_that_was_not_carried_is_told() {
+        let results = |refused: f64, status_s: f64, clickhouse_s: f64| {
+            Results::from([
+                ("ingest.refused".to_owned(), refused),
+                ("end_to_end.status_backlog_s".to_owned(), status_s),
+                ("end_to_end.clickhouse_backlog_s".to_owned(), clickhouse_s),
+                ("flash.refused".to_owned(), 7.0),
+                ("flash.status_backlog_s".to_owned(), 20.0),
+            ])
+        };
+        assert!(judge(&results(0.0, 0.4, 1.4)).is_ok());
+        let told = |results| judge(&results).unwrap_err().to_string();
+        assert!(told(results(3.0, 0.4, 1.4)).contains("3 orders were refused"));
+        assert!(told(results(0.0, 1.0, 1.4)).contains("status was 1.0 s behind"));
+        assert!(told(results(0.0, 0.4, 2.5)).contains("clickhouse was 2.5 s behind"));
+        assert!(judge(&Results::new()).is_ok(), "ONLY=raw has no sustained part");
+    }
+
+    #[test]
+    fn names_say_what_they_measure() {
+        let now = Instant::now();
+        let outcome = Outcome {
+            sent: Sent::default(),
+            sending: Duration::from_secs(1),
+            last_post: now,
+            log: HashMap::new(),
+            postgres: HashMap::new(),
+            clickhouse: HashMap::new(),
+            cpu: [("processors".to_owned(), 1.0)].into(),
+        };
+        let mut results = Results::new();
+        report(SUSTAINED, &outcome, &mut results);
+        report("flash", &outcome, &mut results);
+        for name in [
+            "end_to_end.orders_per_s",
+            "end_to_end.status_p99_ms",
+            "ingest.post_p99_ms",
+            "processors.cpu_s_per_1000_orders",
+            "flash.orders_per_s",
+            "flash.post_p99_ms",
+            "flash.processors.cpu_s_per_1000_orders",
+        ] {
+            assert!(results.contains_key(name), "{name} in {results:?}");
+        }
+    }
 }

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use local::Stack;
 use serde_json::json;
+use tests::couriers;
 use tests::progress::{Progress, say};
 use tests::reconcile::{self, Table};
 use tests::replay::{self, Orders};
@@ -30,7 +31,7 @@ On a terminal it stays up after the table, unless ONCE=1.
 
 Exit codes:
   0  every row of the table agrees
-  1  a row differs, or something did not start or settle; the logs are in target/demo-logs
+  1  a row differs, an order is at two couriers, or something did not start or settle; the logs are in target/demo-logs
   2  wrong usage";
 
 /// How long nothing may move before the wait for the orders' end is given up.
@@ -178,14 +179,19 @@ impl Demo {
         let left = self.settled().await?;
         let settled = sending.elapsed();
         let table = self.table().await?;
+        let booked_twice = couriers::booked_twice(&self.system.stack, PATIENCE).await?;
         self.publish(
             &table,
+            booked_twice,
             &[("sending", sent), ("settled", settled), ("all", started.elapsed())],
         )?;
         if let Some(left) = &left {
             say(&format!("FAILED: nothing moved for {PATIENCE:?}: {left}"));
         }
-        Ok(left.is_none() && table.agrees())
+        if booked_twice > 0 {
+            say(&format!("FAILED: {booked_twice} orders have two live consignments at couriers"));
+        }
+        Ok(left.is_none() && table.agrees() && booked_twice == 0)
     }
 
     async fn settled(&self) -> Result<Option<tests::settle::Left>> {
@@ -204,7 +210,7 @@ impl Demo {
         reconcile::everything(&self.system, &self.shop, &self.orders, receipts, &self.answers).await
     }
 
-    fn publish(&self, table: &Table, times: &[(&str, Duration)]) -> Result<()> {
+    fn publish(&self, table: &Table, booked_twice: u64, times: &[(&str, Duration)]) -> Result<()> {
         let mut out = std::io::stdout().lock();
         writeln!(out, "\n{}", table.text())?;
         let mut document = table.json();
@@ -213,6 +219,7 @@ impl Demo {
             .map(|(name, time)| ((*name).to_owned(), json!(time.as_secs_f64())))
             .collect();
         document["seconds"] = json!(seconds);
+        document["orders_at_two_couriers"] = json!(booked_twice);
         document["invoices"] = json!(self.survey.invoices);
         std::fs::write(&self.json, serde_json::to_vec_pretty(&document)?)
             .with_context(|| format!("cannot write {}", self.json.display()))?;
@@ -267,7 +274,7 @@ Try, in another shell:
 
   # the analysts' view: orders and money by status
   curl -s '{clickhouse}/?database=tillroll&user={reader}&password={password}' --data-binary \
-    'SELECT status, count() AS orders, sum(total) AS gbp FROM v_orders GROUP BY status FORMAT PrettyCompact'
+    'SELECT status, currency, count() AS orders, sum(total) AS money FROM v_orders GROUP BY status, currency FORMAT PrettyCompact'
 
   # the tracking tables (psql is in Debian's postgresql-client)
   psql '{postgres}' -c 'SELECT status, reason, count(*) FROM orders GROUP BY 1, 2 ORDER BY 3 DESC'

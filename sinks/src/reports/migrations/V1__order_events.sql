@@ -40,21 +40,17 @@ SETTINGS non_replicated_deduplication_window = 10000
 COMMENT 'One row per change of an order''s status; read it through v_order_events';
 
 CREATE OR REPLACE VIEW v_order_events AS
+WITH
+    -- Currencies whose unit has not 100 minor ones, and how many it has (ISO 4217).
+    ['BIF', 'CLP', 'DJF', 'GNF', 'ISK', 'JPY', 'KMF', 'KRW', 'PYG', 'RWF', 'UGX', 'UYI', 'VND', 'VUV', 'XAF', 'XOF', 'XPF',
+     'BHD', 'IQD', 'JOD', 'KWD', 'LYD', 'OMR', 'TND', 'CLF', 'UYW'] AS currencies,
+    [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+     1000, 1000, 1000, 1000, 1000, 1000, 1000, 10000, 10000] AS minor_units
 SELECT
     order_id, accepted_at, version, merchant, status, reason, occurred_at, ordered_at, currency,
-    toDecimal128(total_minor, 4) / transform(currency,
-        ['BIF', 'CLP', 'DJF', 'GNF', 'ISK', 'JPY', 'KMF', 'KRW', 'PYG', 'RWF', 'UGX', 'UYI', 'VND', 'VUV', 'XAF', 'XOF', 'XPF',
-         'BHD', 'IQD', 'JOD', 'KWD', 'LYD', 'OMR', 'TND', 'CLF', 'UYW'],
-        [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
-         1000, 1000, 1000, 1000, 1000, 1000, 1000, 10000, 10000],
-        100) AS total,
+    toDecimal128(total_minor, 4) / transform(currency, currencies, minor_units, 100) AS total,
     total_minor, line_count, pieces, country, guest, courier,
-    toDecimal128(courier_price_minor, 4) / transform(courier_currency,
-        ['BIF', 'CLP', 'DJF', 'GNF', 'ISK', 'JPY', 'KMF', 'KRW', 'PYG', 'RWF', 'UGX', 'UYI', 'VND', 'VUV', 'XAF', 'XOF', 'XPF',
-         'BHD', 'IQD', 'JOD', 'KWD', 'LYD', 'OMR', 'TND', 'CLF', 'UYW'],
-        [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
-         1000, 1000, 1000, 1000, 1000, 1000, 1000, 10000, 10000],
-        100) AS courier_price,
+    toDecimal128(courier_price_minor, 4) / transform(courier_currency, currencies, minor_units, 100) AS courier_price,
     courier_price_minor, courier_currency, promised_at, attempt, refused_skus,
     kafka_partition, kafka_offset, ingested_at
 FROM order_events FINAL
