@@ -56,7 +56,8 @@ pub struct ClickHouse {
 pub struct Batches {
     /// Most records of a batch.
     pub batch_records: usize,
-    /// Least time between the beginnings of two batches, milliseconds.
+    /// Least time between the beginnings of two batches, milliseconds; up to five times as long
+    /// after one that the store was slow to take.
     pub flush_ms: u64,
 }
 

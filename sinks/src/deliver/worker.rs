@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::mpsc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
 use wire::telemetry::RECORDS_PROCESSED;
@@ -14,7 +14,7 @@ use super::intake::{Intake, Polled, Received};
 use super::log::Log;
 use super::member::Start;
 use super::{Partition, Place, Sink};
-use crate::batch::{Due, Limits};
+use crate::batch::{Due, Last, Limits};
 use crate::retry::{Backoff, Failure, Verdict};
 
 /// Records decoded without letting other tasks in.
@@ -103,7 +103,8 @@ struct Batch {
     bytes: usize,
     /// How many of the rejected ones are dead letters already.
     put_aside: usize,
-    began: Option<Instant>,
+    /// When the last batch began to be written, and how long that took.
+    last: Option<(Instant, Duration)>,
 }
 
 struct Worker<'a, P> {
@@ -192,16 +193,20 @@ impl<P: Partition> Worker<'_, P> {
         if self.partition.planned_last().is_some() {
             return if self.complete() { Due::Now } else { Due::Never };
         }
-        let since = self.batch.began.map(|began| began.elapsed());
-        self.limits.due(self.batch.records.len(), self.batch.bytes, since)
+        let last = self.batch.last.map(|(began, took)| Last { since: began.elapsed(), took });
+        self.limits.due(self.batch.records.len(), self.batch.bytes, last)
     }
 
     /// Writes the batch, however long it takes.
     async fn flush(&mut self) -> Result<(), Leave> {
-        self.batch.began = Some(Instant::now());
+        let began = Instant::now();
         loop {
+            let tried = Instant::now();
             match self.attempt().await {
-                Ok(()) => break,
+                Ok(()) => {
+                    self.batch.last = Some((began, tried.elapsed()));
+                    break;
+                }
                 Err(failure) => self.task.suffer(failure, &mut self.backoff).await?,
             }
         }

@@ -1,6 +1,9 @@
 //! Every statement of the sink, prepared once per connection. Rows travel as arrays, one per column.
+//!
+//! `SELECT unnest(…), unnest(…)` takes all arrays in step, row by row; `FROM unnest(…, …)` would write
+//! every column into a tuple store first, which costs a third of an insert.
 
-use tokio_postgres::{Client, Error, Statement};
+use tokio_postgres::{Client, Error, GenericClient, Statement};
 
 pub(super) const OFFSET_READ: &str =
     "SELECT next_offset FROM sink_offsets WHERE sink = $1 AND topic = $2 AND \"partition\" = $3";
@@ -14,16 +17,17 @@ const OFFSET_MOVE: &str = "UPDATE sink_offsets SET next_offset = $5
 
 const EVENTS: &str = "INSERT INTO order_events (order_id, accepted_at, version, merchant, status,
         reason, occurred_at, term, sequence, refusals)
-    SELECT * FROM unnest($1::uuid[], $2::timestamptz[], $3::int[], $4::text[], $5::text[],
-        $6::text[], $7::timestamptz[], $8::bigint[], $9::bigint[], $10::jsonb[])
-    ON CONFLICT DO NOTHING";
+    SELECT unnest($1::uuid[]), unnest($2::timestamptz[]), unnest($3::int[]), unnest($4::text[]),
+        unnest($5::text[]), unnest($6::text[]), unnest($7::timestamptz[]), unnest($8::bigint[]),
+        unnest($9::bigint[]), unnest($10::jsonb[])";
 
 const ORDERS: &str = "INSERT INTO orders AS o (order_id, accepted_at, version, merchant, status,
         reason, updated_at, term, sequence, currency, total_minor, line_count, ordered_at,
         customer_id, destination, attributes)
-    SELECT * FROM unnest($1::uuid[], $2::timestamptz[], $3::int[], $4::text[], $5::text[],
-        $6::text[], $7::timestamptz[], $8::bigint[], $9::bigint[], $10::text[], $11::bigint[],
-        $12::int[], $13::timestamptz[], $14::text[], $15::jsonb[], $16::jsonb[])
+    SELECT unnest($1::uuid[]), unnest($2::timestamptz[]), unnest($3::int[]), unnest($4::text[]),
+        unnest($5::text[]), unnest($6::text[]), unnest($7::timestamptz[]), unnest($8::bigint[]),
+        unnest($9::bigint[]), unnest($10::text[]), unnest($11::bigint[]), unnest($12::int[]),
+        unnest($13::timestamptz[]), unnest($14::text[]), unnest($15::jsonb[]), unnest($16::jsonb[])
     ON CONFLICT (order_id, accepted_at) DO UPDATE SET version = excluded.version,
         status = excluded.status, reason = excluded.reason, updated_at = excluded.updated_at,
         term = excluded.term, sequence = excluded.sequence,
@@ -34,16 +38,21 @@ const ORDERS: &str = "INSERT INTO orders AS o (order_id, accepted_at, version, m
 
 const LINES: &str = "INSERT INTO order_lines (order_id, accepted_at, line, sku, quantity,
         unit_price_minor)
-    SELECT * FROM unnest($1::uuid[], $2::timestamptz[], $3::int[], $4::text[], $5::int[],
-        $6::bigint[])
-    ON CONFLICT DO NOTHING";
+    SELECT unnest($1::uuid[]), unnest($2::timestamptz[]), unnest($3::int[]), unnest($4::text[]),
+        unnest($5::int[]), unnest($6::bigint[])";
 
 const CONSIGNMENTS: &str = "INSERT INTO consignments AS c (order_id, accepted_at, version, courier,
         consignment_id, tracking_number, price_minor, currency, promised_at, attempt, term, sequence)
-    SELECT * FROM unnest($1::uuid[], $2::timestamptz[], $3::int[], $4::text[], $5::text[],
-        $6::text[], $7::bigint[], $8::text[], $9::timestamptz[], $10::int[], $11::bigint[],
-        $12::bigint[])
-    ON CONFLICT (order_id, accepted_at, version) DO UPDATE SET courier = excluded.courier,
+    SELECT unnest($1::uuid[]), unnest($2::timestamptz[]), unnest($3::int[]), unnest($4::text[]),
+        unnest($5::text[]), unnest($6::text[]), unnest($7::bigint[]), unnest($8::text[]),
+        unnest($9::timestamptz[]), unnest($10::int[]), unnest($11::bigint[]), unnest($12::bigint[])";
+
+/// Where rows are there already, for events and lines: they stay.
+const UNLESS_THERE: &str = "ON CONFLICT DO NOTHING";
+
+/// Where rows are there already, for consignments: the later batch's count.
+const UNLESS_LATER: &str =
+    "ON CONFLICT (order_id, accepted_at, version) DO UPDATE SET courier = excluded.courier,
         consignment_id = excluded.consignment_id, tracking_number = excluded.tracking_number,
         price_minor = excluded.price_minor, currency = excluded.currency,
         promised_at = excluded.promised_at, attempt = excluded.attempt, term = excluded.term,
@@ -82,8 +91,8 @@ pub(super) const ORDERS_FILL: &str = "UPDATE orders AS o SET customer_id = n.cus
 
 const LEVELS: &str = "INSERT INTO stock_levels AS s (merchant, sku, warehouse, version, on_hand,
         reserved, allocated, changed_at)
-    SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[],
-        $6::bigint[], $7::bigint[], $8::timestamptz[])
+    SELECT unnest($1::text[]), unnest($2::text[]), unnest($3::text[]), unnest($4::bigint[]),
+        unnest($5::bigint[]), unnest($6::bigint[]), unnest($7::bigint[]), unnest($8::timestamptz[])
     ON CONFLICT (merchant, sku, warehouse) DO UPDATE SET version = excluded.version,
         on_hand = excluded.on_hand, reserved = excluded.reserved, allocated = excluded.allocated,
         changed_at = excluded.changed_at
@@ -92,17 +101,44 @@ const LEVELS: &str = "INSERT INTO stock_levels AS s (merchant, sku, warehouse, v
 const REPEATS: &str =
     "INSERT INTO order_repeats (order_id, accepted_at, merchant, kind, fingerprint,
         repeated_at, source_partition, source_offset)
-    SELECT * FROM unnest($1::uuid[], $2::timestamptz[], $3::text[], $4::text[], $5::uuid[],
-        $6::timestamptz[], $7::int[], $8::bigint[])
+    SELECT unnest($1::uuid[]), unnest($2::timestamptz[]), unnest($3::text[]), unnest($4::text[]),
+        unnest($5::uuid[]), unnest($6::timestamptz[]), unnest($7::int[]), unnest($8::bigint[])
     ON CONFLICT DO NOTHING";
+
+/// The inserts of rows that are written once: whatever holds them is read once, unless something
+/// went wrong before.
+pub(super) struct Inserts {
+    pub(super) events: Statement,
+    pub(super) lines: Statement,
+    pub(super) consignments: Statement,
+}
+
+impl Inserts {
+    /// Fails with a unique violation where a row is there already. Without `ON CONFLICT` the index is
+    /// searched once per row, not twice, and the row is written in one step: half the cost.
+    async fn fresh(client: &impl GenericClient) -> Result<Self, Error> {
+        Ok(Self {
+            events: client.prepare(EVENTS).await?,
+            lines: client.prepare(LINES).await?,
+            consignments: client.prepare(CONSIGNMENTS).await?,
+        })
+    }
+
+    /// Goes on where rows are there already.
+    pub(super) async fn careful(client: &impl GenericClient) -> Result<Self, Error> {
+        Ok(Self {
+            events: client.prepare(&format!("{EVENTS} {UNLESS_THERE}")).await?,
+            lines: client.prepare(&format!("{LINES} {UNLESS_THERE}")).await?,
+            consignments: client.prepare(&format!("{CONSIGNMENTS} {UNLESS_LATER}")).await?,
+        })
+    }
+}
 
 /// The statements that run all the time, prepared.
 pub(super) struct Statements {
     pub(super) offset_move: Statement,
-    pub(super) events: Statement,
+    pub(super) fresh: Inserts,
     pub(super) orders: Statement,
-    pub(super) lines: Statement,
-    pub(super) consignments: Statement,
     pub(super) levels: Statement,
     pub(super) repeats: Statement,
 }
@@ -111,10 +147,8 @@ impl Statements {
     pub(super) async fn prepare(client: &Client) -> Result<Self, Error> {
         Ok(Self {
             offset_move: client.prepare(OFFSET_MOVE).await?,
-            events: client.prepare(EVENTS).await?,
+            fresh: Inserts::fresh(client).await?,
             orders: client.prepare(ORDERS).await?,
-            lines: client.prepare(LINES).await?,
-            consignments: client.prepare(CONSIGNMENTS).await?,
             levels: client.prepare(LEVELS).await?,
             repeats: client.prepare(REPEATS).await?,
         })

@@ -2,10 +2,15 @@
 //!
 //! The statements are sent without waiting for each other's answers. The first one moves the offset:
 //! it also makes two owners of a partition queue up behind each other before they touch any row.
+//!
+//! Rows that are written once are inserted as if none of them were there. Where one is (a version
+//! came twice, a record was redriven, another owner was faster), PostgreSQL refuses the transaction,
+//! and it is made again with inserts that expect it.
 
 use events::{OrderRepeated, OrderStatusChanged, Record, StockLevelChanged};
 use futures::future::{OptionFuture, try_join};
 use futures::try_join;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Error, Transaction};
 use wire::telemetry::{SINK_CONFLICTS, SINK_ROWS};
 
@@ -15,7 +20,7 @@ use super::rows::{
     ConsignmentColumns, EventColumns, LevelColumns, LineColumns, OrderColumns, RepeatColumns,
     Versions, Written,
 };
-use super::statements::{EVENTS_DIFFERING, EVENTS_SETTLE, ORDERS_FILL, Statements};
+use super::statements::{EVENTS_DIFFERING, EVENTS_SETTLE, Inserts, ORDERS_FILL, Statements};
 use crate::deliver::Place;
 use crate::deliver::intake::{Body, Received};
 use crate::retry::Failure;
@@ -40,22 +45,20 @@ struct Counts {
 /// # Errors
 /// `Reopen` when the offset isn't where it was thought to be; else as PostgreSQL's error asks.
 pub(super) async fn transaction(session: &mut Session, batch: &Batch<'_>) -> Result<(), Failure> {
-    let Session { client, statements } = session;
-    let transaction = client.transaction().await?;
-    let (moved, counts) = try_join(
-        move_offset(&transaction, statements, batch),
-        write(&transaction, statements, batch.records),
-    )
-    .await?;
-    if moved == 0 {
-        transaction.rollback().await?;
+    let counts = match attempt(session, batch, None).await {
+        Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => {
+            let careful = Inserts::careful(&session.client).await?;
+            attempt(session, batch, Some(&careful)).await?
+        }
+        outcome => outcome?,
+    };
+    let Some(counts) = counts else {
         let (place, from) = (batch.place, batch.from);
         return Err(Failure::reopen(format!(
             "sink_offsets of {place} has left {from}: an earlier try went through, or another \
              process owns the partition"
         )));
-    }
-    transaction.commit().await?;
+    };
     for (table, rows) in counts.rows.into_iter().filter(|(_, rows)| *rows > 0) {
         SINK_ROWS.with_label_values(&[NAME, table]).inc_by(rows);
     }
@@ -65,6 +68,29 @@ pub(super) async fn transaction(session: &mut Session, batch: &Batch<'_>) -> Res
         tracing::error!(%place, conflicts, "versions of orders came twice with other content");
     }
     Ok(())
+}
+
+/// One try, by `inserts` or else by those for rows that aren't there; `None` when the offset isn't
+/// where it was thought to be, and nothing was written.
+async fn attempt(
+    session: &mut Session,
+    batch: &Batch<'_>,
+    inserts: Option<&Inserts>,
+) -> Result<Option<Counts>, Error> {
+    let Session { client, statements } = session;
+    let inserts = inserts.unwrap_or(&statements.fresh);
+    let transaction = client.transaction().await?;
+    let (moved, counts) = try_join(
+        move_offset(&transaction, statements, batch),
+        write(&transaction, statements, inserts, batch.records),
+    )
+    .await?;
+    if moved == 0 {
+        transaction.rollback().await?;
+        return Ok(None);
+    }
+    transaction.commit().await?;
+    Ok(Some(counts))
 }
 
 async fn move_offset(
@@ -81,6 +107,7 @@ async fn move_offset(
 async fn write(
     transaction: &Transaction<'_>,
     statements: &Statements,
+    inserts: &Inserts,
     records: &[Received],
 ) -> Result<Counts, Error> {
     let mut statuses: Vec<Written<'_, OrderStatusChanged>> = Vec::new();
@@ -97,7 +124,7 @@ async fn write(
     // A partition is of one topic, so at most one of these has rows.
     let mut counts = Counts::default();
     if !statuses.is_empty() {
-        counts = write_statuses(transaction, statements, statuses).await?;
+        counts = write_statuses(transaction, statements, inserts, statuses).await?;
     }
     if !levels.is_empty() {
         let rows = write_levels(transaction, statements, &levels).await?;
@@ -113,6 +140,7 @@ async fn write(
 async fn write_statuses(
     transaction: &Transaction<'_>,
     statements: &Statements,
+    inserts: &Inserts,
     statuses: Vec<Written<'_, OrderStatusChanged>>,
 ) -> Result<Counts, Error> {
     let versions = Versions::of(statuses);
@@ -121,12 +149,12 @@ async fn write_statuses(
     let lines = LineColumns::of(&versions);
     let consignments = ConsignmentColumns::of(&versions);
     let (new_events, changed_orders, new_lines, new_consignments) = try_join!(
-        insert_events(transaction, statements, &events),
+        insert_events(transaction, inserts, &events),
         upsert_orders(transaction, statements, &orders),
-        optional(!lines.line.is_empty(), insert_lines(transaction, statements, &lines)),
+        optional(!lines.line.is_empty(), insert_lines(transaction, inserts, &lines)),
         optional(
             !consignments.version.is_empty(),
-            insert_consignments(transaction, statements, &consignments)
+            insert_consignments(transaction, inserts, &consignments)
         ),
     )?;
     let mut conflicts = versions.conflicts;
@@ -159,12 +187,12 @@ async fn optional(
 
 async fn insert_events(
     transaction: &Transaction<'_>,
-    statements: &Statements,
+    inserts: &Inserts,
     rows: &EventColumns<'_>,
 ) -> Result<u64, Error> {
     transaction
         .execute(
-            &statements.events,
+            &inserts.events,
             &[
                 &rows.order_id,
                 &rows.accepted_at,
@@ -213,12 +241,12 @@ async fn upsert_orders(
 
 async fn insert_lines(
     transaction: &Transaction<'_>,
-    statements: &Statements,
+    inserts: &Inserts,
     rows: &LineColumns<'_>,
 ) -> Result<u64, Error> {
     transaction
         .execute(
-            &statements.lines,
+            &inserts.lines,
             &[
                 &rows.order_id,
                 &rows.accepted_at,
@@ -233,12 +261,12 @@ async fn insert_lines(
 
 async fn insert_consignments(
     transaction: &Transaction<'_>,
-    statements: &Statements,
+    inserts: &Inserts,
     rows: &ConsignmentColumns<'_>,
 ) -> Result<u64, Error> {
     transaction
         .execute(
-            &statements.consignments,
+            &inserts.consignments,
             &[
                 &rows.order_id,
                 &rows.accepted_at,

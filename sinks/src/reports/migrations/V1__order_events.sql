@@ -4,6 +4,9 @@
 -- The sorting key is a function of (order_id, accepted_at, version), for an order's id is derived
 -- from its merchant; the month of accepted_at never changes, so both copies of a row meet in one
 -- partition. Without a deduplication window an identical retry would be inserted again.
+--
+-- Blocks are small and many: by default ClickHouse would keep statistics of every column of each,
+-- and rewrite a row at every few blocks that follow.
 
 CREATE TABLE IF NOT EXISTS order_events (
     order_id       UUID                   COMMENT 'The order; the same in every event, API and table',
@@ -36,7 +39,7 @@ CREATE TABLE IF NOT EXISTS order_events (
 ENGINE = ReplacingMergeTree(precedence)
 PARTITION BY toYYYYMM(accepted_at)
 ORDER BY (merchant, toDate(accepted_at), order_id, accepted_at, version)
-SETTINGS non_replicated_deduplication_window = 10000
+SETTINGS non_replicated_deduplication_window = 10000, auto_statistics_types = '', min_parts_to_merge_at_once = 16
 COMMENT 'One row per change of an order''s status; read it through v_order_events';
 
 CREATE OR REPLACE VIEW v_order_events AS
