@@ -151,6 +151,10 @@ transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
 broker.session.timeout.ms=3000
 broker.heartbeat.interval.ms=500
 
+# Threads for a node that shares two cores: more only take turns.
+num.network.threads=2
+num.io.threads=4
+
 # Kept small: many topics on one small node.
 log.index.size.max.bytes=1048576
 log.cleaner.dedupe.buffer.size=33554432

@@ -1,6 +1,7 @@
 //! `tillroll-processors`: runs the processors until told to stop.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -15,6 +16,9 @@ use runtime::thread::{Setup, StreamThread};
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use wire::operator::Readiness;
+
+/// Between tries to reach Kafka and the registry at the start.
+const START_RETRY: Duration = Duration::from_secs(1);
 
 /// Runs Tillroll's processors: dedupe and saga, stock, couriers.
 ///
@@ -33,18 +37,31 @@ struct Arguments {
 }
 
 #[tokio::main]
-async fn main() -> Result<()> {
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "tillroll-processors ends");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<()> {
     let arguments = Arguments::parse();
-    let config = Config::load(arguments.config.as_deref())?;
     wire::telemetry::init();
+    let config = Config::load(arguments.config.as_deref())?;
     let readiness = Readiness::starting(&["kafka", "registry", "tasks"]);
     wire::operator::serve(config.operator_listen, readiness.clone()).await?;
     let brokers = config.kafka.brokers.clone();
-    let partitions =
-        tokio::task::spawn_blocking(move || wire::admin::partitions(&brokers)).await??;
-    readiness.ok("kafka");
-    let codec = wire::registry::codec(&config.registry).await?;
-    readiness.ok("registry");
+    let partitions = persist(&readiness, "kafka", async || {
+        let brokers = brokers.clone();
+        tokio::task::spawn_blocking(move || wire::admin::partitions(&brokers)).await?
+    })
+    .await;
+    let codec =
+        persist(&readiness, "registry", async || wire::registry::codec(&config.registry).await)
+            .await;
     let calls = Calls::new(
         Handle::current(),
         &config.kafka.brokers,
@@ -82,6 +99,29 @@ async fn main() -> Result<()> {
     watch(stop, ready, readiness, threads).await
 }
 
+/// Tries until it works; readiness says what is missing. A signal still ends the process, which has
+/// nothing to hand over yet.
+async fn persist<T>(
+    readiness: &Readiness,
+    check: &'static str,
+    attempt: impl AsyncFn() -> Result<T>,
+) -> T {
+    loop {
+        match attempt().await {
+            Ok(found) => {
+                readiness.ok(check);
+                return found;
+            }
+            Err(error) => {
+                let reason = format!("{error:#}");
+                tracing::warn!(check, reason, "not started yet: tried again");
+                readiness.fail(check, &reason);
+                tokio::time::sleep(START_RETRY).await;
+            }
+        }
+    }
+}
+
 type Thread = tokio::sync::oneshot::Receiver<Result<()>>;
 
 fn spawn(number: usize, setup: Setup) -> Result<Thread> {
@@ -113,8 +153,12 @@ async fn watch(
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
             () = tokio::time::sleep(Duration::from_millis(100)) => {
-                if ready.iter().all(|ready| ready.load(Ordering::Acquire)) {
-                    readiness.ok("tasks");
+                if stop.load(Ordering::Acquire) {
+                    continue;
+                }
+                match ready.iter().all(|ready| ready.load(Ordering::Acquire)) {
+                    true => readiness.ok("tasks"),
+                    false => readiness.fail("tasks", "taking tasks over"),
                 }
                 continue;
             }

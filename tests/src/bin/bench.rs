@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write as _;
 use std::path::Path;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -24,6 +25,8 @@ const SUSTAINED: &str = "end_to_end";
 /// written once a second, so it is a second behind at rest.
 const MOST_BACKLOG_S: [(&str, f64); 3] = [("status", 1.0), ("postgres", 1.0), ("clickhouse", 2.0)];
 const PARTS: [&str; 3] = ["sustained", "flash", "raw"];
+/// Before anything is measured: most of what a broker compiles, it compiles in this time.
+const WARM_UP: Duration = Duration::from_secs(30);
 /// Longest wait for the last order to be everywhere.
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -31,7 +34,17 @@ const PATIENCE: Duration = Duration::from_secs(180);
 type Results = BTreeMap<String, f64>;
 
 #[tokio::main]
-async fn main() -> Result<()> {
+async fn main() -> ExitCode {
+    match run_parts().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("tillroll-bench: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run_parts() -> Result<()> {
     let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let only = set("ONLY");
     if let Some(part) = only.as_deref().filter(|part| !PARTS.contains(part)) {
@@ -52,13 +65,8 @@ async fn main() -> Result<()> {
         key: system.key.clone(),
     };
     load::stock_up(&Shop::new(urls, &system.key)?).await?;
-    say("warming up for 10 s");
-    let warm_up = Load {
-        per_second: Some(rate / 4),
-        lasting: Duration::from_secs(10),
-        clients: 256,
-        seed: 1,
-    };
+    say(&format!("warming up for {} s", WARM_UP.as_secs()));
+    let warm_up = Load { per_second: Some(rate / 4), lasting: WARM_UP, clients: 256, seed: 1 };
     run(&system, &target, warm_up).await?;
     if wanted("sustained") {
         say(&format!("{rate} orders/s for {lasting:?}"));
