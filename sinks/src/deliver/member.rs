@@ -156,7 +156,9 @@ pub(crate) fn run<S: Sink>(
         let End::ShutOut(code) = member.until(shutdown)? else { return Ok(()) };
         short_lives = if joined.elapsed() < SHORT_LIFE { short_lives + 1 } else { 0 };
         if short_lives == SHORT_LIVES {
-            bail!("kafka shuts this member out again and again ({code}): is `instance` used twice?");
+            bail!(
+                "kafka shuts this member out again and again ({code}): is `instance` used twice?"
+            );
         }
         tracing::warn!(sink = sink.name(), %code, "shut out of the group: joining again");
         health.problem("group", "joining again");
