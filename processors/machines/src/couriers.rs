@@ -16,6 +16,7 @@ use events::{
 use serde::{Deserialize, Serialize};
 
 use crate::machine::{Call, CallKind, Context, Effects, Machine, Source};
+use crate::planted;
 use crate::table::{AnyTable, ArmKey, Backing, Key, Row, Table, TableId};
 
 /// Rest between rounds when no courier took an order: doubles from 0.5 s to 30 s.
@@ -70,6 +71,10 @@ pub struct Booking {
     pub rounds: i32,
     /// Attempts that must be voided.
     pub owed: Vec<OwedVoid>,
+    /// The attempt was called for more than once (after a takeover): the calls can end differently,
+    /// so that no single answer but a booking is certain.
+    #[serde(default)]
+    pub repeated: bool,
 }
 
 /// Where a booking stands.
@@ -184,6 +189,7 @@ impl Couriers {
             tried: vec![],
             rounds: 0,
             owed: vec![],
+            repeated: false,
         };
         self.advance(order, booking, context, fx);
     }
@@ -198,6 +204,7 @@ impl Couriers {
     ) {
         if let Some(courier) = self.next(&booking) {
             booking.attempt += 1;
+            booking.repeated = false;
             booking.stage = Stage::Calling(courier);
             self.call_book(order, &booking, fx);
             self.bookings.put(order, booking);
@@ -237,7 +244,8 @@ impl Couriers {
                 // Only the attempt being made counts: an abandoned one is voided already.
                 let current = booking.stage == Stage::Calling(answer.courier.clone())
                     && booking.attempt == answer.attempt;
-                if current {
+                let calling = matches!(booking.stage, Stage::Calling(_));
+                if current || (calling && planted!(AbandonedAnswerCounts)) {
                     self.book_answered(order, booking, answer, context, fx);
                 }
             }
@@ -272,9 +280,14 @@ impl Couriers {
             }
             // As far as that process knows it never left; another owner of the task may have made
             // the call meanwhile, so it is made again under the same reference.
-            CallOutcome::NotSent => self.call_book(order, &booking, fx),
+            CallOutcome::NotSent => {
+                booking.repeated = !planted!(RepeatedCallTrusted);
+                self.call_book(order, &booking, fx);
+                self.bookings.put(order, booking);
+            }
             outcome => {
-                if matches!(outcome, CallOutcome::TimedOut | CallOutcome::Unknown) {
+                let unknown = matches!(outcome, CallOutcome::TimedOut | CallOutcome::Unknown);
+                if (unknown || booking.repeated) && !planted!(VoidNotOwed) {
                     let void = OwedVoid {
                         courier: answer.courier.clone(),
                         attempt: booking.attempt,
@@ -393,9 +406,16 @@ impl Machine for Couriers {
     }
 
     fn resume(&mut self, _context: &Context, effects: &mut Effects) {
+        if planted!(CallsForgotten) {
+            return;
+        }
         // Repeated under the same reference: a company that did book answers with that booking.
-        for (order, booking) in self.bookings.all() {
-            self.call_book(order, &booking, effects);
+        for (order, mut booking) in self.bookings.all() {
+            if matches!(booking.stage, Stage::Calling(_)) {
+                self.call_book(order, &booking, effects);
+                booking.repeated = !planted!(RepeatedCallTrusted);
+                self.bookings.put(order, booking);
+            }
         }
     }
 

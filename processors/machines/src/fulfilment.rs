@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::dedupe::{self, Admission, Finished, OrderRow};
 use crate::invariant;
 use crate::machine::{Context, Effects, Machine, Source};
+use crate::planted;
 use crate::table::{AnyTable, Backing, Key, Row, Table, TableId};
 
 /// What changes while an order is served; its body stays in [`OrderRow`].
@@ -226,7 +227,7 @@ impl Fulfilment {
         context: &Context,
         fx: &mut Effects,
     ) {
-        for partition in &saga.stock_partitions {
+        for partition in saga.stock_partitions.iter().filter(|_| !planted!(HoldNotReleased)) {
             let command = ReleaseLines {
                 order_id,
                 accepted_at: saga.accepted_at,

@@ -14,6 +14,8 @@ pub mod footer;
 pub mod fulfilment;
 pub mod invariant;
 pub mod machine;
+#[cfg(feature = "planted")]
+pub mod planted;
 pub mod restore;
 pub mod stock;
 pub mod table;
@@ -22,3 +24,15 @@ pub mod topology;
 
 pub use machine::{Call, CallKind, Context, Effect, Effects, Machine, Source};
 pub use task::{Task, TaskId, Transaction};
+
+/// Whether a bug is planted; `false` without the feature.
+#[macro_export]
+macro_rules! planted {
+    ($bug:ident) => {{
+        #[cfg(feature = "planted")]
+        let active = $crate::planted::active($crate::planted::Bug::$bug);
+        #[cfg(not(feature = "planted"))]
+        let active = false;
+        active
+    }};
+}

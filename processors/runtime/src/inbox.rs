@@ -8,23 +8,16 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use events::Millis;
 use machines::TaskId;
 use machines::topology::Processor;
 use rdkafka::bindings::rd_kafka_resp_err_t;
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::BorrowedMessage;
-use rdkafka::{Offset, TopicPartitionList};
-
-/// A change of what the group assigns to this thread.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Rebalance {
-    /// Partitions of command inboxes to take over.
-    Assigned(Vec<(String, i32)>),
-    /// Partitions to hand over.
-    Revoked(Vec<(String, i32)>),
-}
+use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::{Offset, Timestamp, TopicPartitionList};
+use stream::{Inbox, Inboxes, Incoming, Rebalance, Stopped};
 
 /// Notes rebalances instead of acting on them.
 #[derive(Default)]
@@ -53,7 +46,7 @@ impl ConsumerContext for Noting {
 }
 
 /// The consumers of a stream thread.
-pub struct Inboxes {
+pub struct GroupInboxes {
     commands: BaseConsumer<Noting>,
     outcomes: BaseConsumer,
 }
@@ -69,7 +62,7 @@ pub struct Member {
     pub instance: String,
 }
 
-impl Inboxes {
+impl GroupInboxes {
     /// Connects and joins the group for the command inboxes of these processors.
     ///
     /// # Errors
@@ -89,35 +82,38 @@ impl Inboxes {
         inboxes.commands.subscribe(&topics).context("command inboxes cannot be subscribed")?;
         Ok(inboxes)
     }
+}
 
-    /// What the group changed since the last call, in order.
-    pub fn rebalances(&self) -> Vec<Rebalance> {
+impl Inboxes for GroupInboxes {
+    type Group = ConsumerGroupMetadata;
+
+    fn rebalances(&self) -> Vec<Rebalance> {
         let notes = &self.commands.context().notes;
         std::mem::take(&mut *notes.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The next outcome record at hand, without waiting.
-    ///
-    /// # Errors
-    /// When reading cannot go on: records were lost, or another process has this instance id.
-    pub fn outcome(&self) -> Result<Option<BorrowedMessage<'_>>> {
-        settle(self.outcomes.poll(Duration::ZERO))
+    fn next(&self, inbox: Inbox, mut take: impl FnMut(Incoming<'_>) -> Result<()>) -> Result<bool> {
+        let polled = match inbox {
+            Inbox::Outcomes => self.outcomes.poll(Duration::ZERO),
+            Inbox::Commands => self.commands.poll(Duration::ZERO),
+        };
+        let Some(message) = settle(polled)? else { return Ok(false) };
+        let appended_at = match message.timestamp() {
+            Timestamp::LogAppendTime(at) | Timestamp::CreateTime(at) => Millis(at),
+            Timestamp::NotAvailable => Millis(0),
+        };
+        take(Incoming {
+            topic: message.topic(),
+            partition: message.partition(),
+            offset: message.offset(),
+            appended_at,
+            key: message.key(),
+            value: message.payload(),
+        })?;
+        Ok(true)
     }
 
-    /// The next command record at hand, without waiting; also serves rebalances.
-    ///
-    /// # Errors
-    /// As [`Inboxes::outcome`].
-    pub fn command(&self) -> Result<Option<BorrowedMessage<'_>>> {
-        settle(self.commands.poll(Duration::ZERO))
-    }
-
-    /// Starts reading the inboxes of tasks at their positions. To be answered to every
-    /// [`Rebalance::Assigned`], empty or not.
-    ///
-    /// # Errors
-    /// When librdkafka refuses.
-    pub fn assign<'a>(
+    fn assign<'a>(
         &self,
         tasks: impl Iterator<Item = (TaskId, &'a BTreeMap<String, i64>)>,
     ) -> Result<()> {
@@ -137,11 +133,7 @@ impl Inboxes {
         Ok(())
     }
 
-    /// Stops reading the inboxes of tasks. To be answered to every [`Rebalance::Revoked`].
-    ///
-    /// # Errors
-    /// When librdkafka refuses.
-    pub fn unassign(&self, tasks: impl Iterator<Item = TaskId>) -> Result<()> {
+    fn unassign(&self, tasks: impl Iterator<Item = TaskId>) -> Result<()> {
         let (mut commands, mut outcomes) = (TopicPartitionList::new(), TopicPartitionList::new());
         for task in tasks {
             commands.add_partition(task.processor.commands, task.partition);
@@ -156,27 +148,18 @@ impl Inboxes {
         Ok(())
     }
 
-    /// What a transaction needs to commit offsets as this member.
-    ///
-    /// # Errors
-    /// When the group was never joined.
-    pub fn group(&self) -> Result<ConsumerGroupMetadata> {
+    fn group(&self) -> Result<ConsumerGroupMetadata> {
         self.commands.group_metadata().context("not a member of the group")
     }
 
-    /// Offset that the group has committed, if any.
-    ///
-    /// # Errors
-    /// When the broker does not answer.
-    pub fn committed(&self, topic: &str, partition: i32) -> Result<Option<i64>> {
+    fn committed(&self, topic: &str, partition: i32) -> Result<Option<i64>> {
         let mut list = TopicPartitionList::new();
         list.add_partition(topic, partition);
         let list = self.commands.committed_offsets(list, Duration::from_secs(10))?;
         Ok(list.elements().first().and_then(|e| e.offset().to_raw()).filter(|o| *o >= 0))
     }
 
-    /// Leaves the group: a static member sends no LeaveGroup when it is closed.
-    pub fn unsubscribe(&self) {
+    fn unsubscribe(&self) {
         self.commands.unsubscribe();
     }
 }
@@ -189,10 +172,10 @@ fn settle(
         Some(Ok(message)) => Ok(Some(message)),
         Some(Err(error)) => match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::Fatal | RDKafkaErrorCode::FencedInstanceId) => {
-                bail!("{STOP}: another process has this instance id: {error}")
+                bail!(Stopped(format!("another process has this instance id: {error}")))
             }
             Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
-                bail!("{STOP}: records were deleted before they were read: {error}")
+                bail!(Stopped(format!("records were deleted before they were read: {error}")))
             }
             // Brokers come and go; librdkafka goes on by itself.
             _ => {
@@ -202,6 +185,3 @@ fn settle(
         },
     }
 }
-
-/// Begins the message of an error after which a thread must not go on by itself.
-pub const STOP: &str = "stopped";

@@ -1,14 +1,16 @@
 //! The shared runtime: runs any processor's machine on Kafka transactions and RocksDB.
 //!
-//! Reading order: `thread` (a stream thread: its tasks, when to commit), `inbox` (polling and
-//! rebalances), `commit` (a transaction, step by step), `takeover` and `restore` (getting a
-//! partition), `store` (RocksDB), `calls` (courier companies).
+//! The algorithm is crate `stream`'s; here is what it runs on.
+//!
+//! Reading order: `thread` (the platform), `inbox` (polling and rebalances), `commit` (the
+//! transactional producer), `changelog` (reading them), `store` (RocksDB), `calls` (courier
+//! companies), `observe` (metrics and logs).
 
 pub mod calls;
+pub mod changelog;
 pub mod commit;
 pub mod config;
 pub mod inbox;
-pub mod restore;
+pub mod observe;
 pub mod store;
-pub mod takeover;
 pub mod thread;

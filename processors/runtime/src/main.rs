@@ -12,7 +12,7 @@ use runtime::calls::Calls;
 use runtime::config::Config;
 use runtime::inbox::Member;
 use runtime::store::Stores;
-use runtime::thread::{Setup, StreamThread};
+use runtime::thread::Setup;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use wire::operator::Readiness;
@@ -129,7 +129,7 @@ fn spawn(number: usize, setup: Setup) -> Result<Thread> {
     std::thread::Builder::new()
         .name(format!("stream-{number}"))
         .spawn(move || {
-            let result = StreamThread::start(setup).and_then(StreamThread::run);
+            let result = runtime::thread::run(setup);
             let _ = done.send(result);
         })
         .context("stream thread cannot be started")?;

@@ -12,12 +12,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use events::Millis;
-use machines::footer::Footer;
 use machines::table::{Backing, Due, TableId, Write, deadline_of};
 use rocksdb::{
     BlockBasedOptions, Cache, DB, DBCompressionType, Direction, IteratorMode, Options, WriteBatch,
 };
-use serde::{Deserialize, Serialize};
+use stream::{Meta, Store};
 
 const META: &[u8] = &[0];
 const ROWS: u8 = 1;
@@ -30,20 +29,9 @@ const LONGEST_CLOSED: Duration = Duration::from_secs(12 * 60 * 60);
 /// How long to wait for another thread of this process to let go of a store.
 const LOAN_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// What a store says of itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Meta {
-    /// Changelog offset to go on from.
-    pub position: i64,
-    /// The footer that the store stands at.
-    pub footer: Footer,
-    /// Set while a restore is under way: rows may be ahead of the footer.
-    pub restoring: bool,
-}
-
 /// One task's RocksDB.
 #[derive(Clone)]
-pub struct Store {
+pub struct RocksStore {
     db: Arc<DB>,
     path: PathBuf,
 }
@@ -66,7 +54,7 @@ impl Stores {
     ///
     /// # Errors
     /// When it stays locked or cannot be read.
-    pub fn open(&self, task: &str) -> Result<Store> {
+    pub fn open(&self, task: &str) -> Result<RocksStore> {
         let path = self.folder.join(task);
         fs::create_dir_all(&path)
             .with_context(|| format!("state folder {} cannot be made", path.display()))?;
@@ -87,7 +75,7 @@ impl Stores {
                 Err(error) => return Err(error).context(format!("opening {}", path.display())),
             }
         };
-        let store = Store { db: Arc::new(db), path };
+        let store = RocksStore { db: Arc::new(db), path };
         store.touch();
         Ok(store)
     }
@@ -115,44 +103,30 @@ fn closed_for(path: &Path) -> Duration {
     touched.ok().and_then(|at| SystemTime::now().duration_since(at).ok()).unwrap_or_default()
 }
 
-impl Store {
-    /// Notes that the store is open now; to be called at least every minute.
-    pub fn touch(&self) {
+impl Store for RocksStore {
+    fn touch(&self) {
         if let Err(error) = fs::write(self.path.join("OPEN"), b"") {
             tracing::warn!(path = %self.path.display(), %error, "state store cannot be touched");
         }
     }
 
-    /// What the store says of itself; `None` for a new one.
-    ///
-    /// # Errors
-    /// When it cannot be read.
-    pub fn meta(&self) -> Result<Option<Meta>> {
+    fn meta(&self) -> Result<Option<Meta>> {
         let bytes = self.db.get(META)?;
         bytes.map(|bytes| serde_json::from_slice(&bytes)).transpose().context("meta is unreadable")
     }
 
-    /// Whether there is no row at all.
-    pub fn is_empty(&self) -> bool {
+    fn is_empty(&self) -> bool {
         self.db.iterator(IteratorMode::Start).next().is_none()
     }
 
-    /// Deletes everything.
-    ///
-    /// # Errors
-    /// When RocksDB refuses.
-    pub fn clear(&self) -> Result<()> {
+    fn clear(&self) -> Result<()> {
         let mut batch = WriteBatch::default();
         batch.delete_range([0u8], [u8::MAX]);
         self.db.write(batch)?;
         Ok(())
     }
 
-    /// Applies changed rows and meta in one WriteBatch (write-ahead log on, not synced).
-    ///
-    /// # Errors
-    /// When RocksDB refuses; the store is then as before.
-    pub fn apply(&self, writes: &[Write], fired: &[Due], meta: &Meta) -> Result<()> {
+    fn apply(&self, writes: &[Write], fired: &[Due], meta: &Meta) -> Result<()> {
         let mut batch = WriteBatch::default();
         for due in fired {
             batch.delete(deadline_key(due));
@@ -203,7 +177,7 @@ fn parse_deadline_key(bytes: &[u8]) -> Option<Due> {
 /// State that cannot be read cannot be gone on with.
 const UNREADABLE: &str = "the state store can be read";
 
-impl Backing for Store {
+impl Backing for RocksStore {
     fn get(&self, table: TableId, key: &[u8]) -> Option<Vec<u8>> {
         self.db.get(row_key(table, key)).expect(UNREADABLE)
     }
@@ -228,7 +202,7 @@ impl Backing for Store {
     }
 }
 
-impl Store {
+impl RocksStore {
     fn deadlines(&self) -> impl Iterator<Item = Due> + '_ {
         self.db
             .iterator(IteratorMode::From(&[DEADLINES], Direction::Forward))
@@ -238,6 +212,8 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
+    use machines::footer::Footer;
+
     use super::*;
 
     fn footer() -> Footer {

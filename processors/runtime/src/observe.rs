@@ -1,0 +1,75 @@
+//! Metrics and log lines of what a stream thread says happened.
+
+use machines::footer::Run;
+use machines::{TaskId, Transaction};
+use stream::Observed;
+use wire::telemetry::{
+    INVARIANT_VIOLATIONS, RECORDS_PROCESSED, RECORDS_REJECTED, RESTORED_RECORDS,
+    TRANSACTION_SECONDS, TRANSACTIONS,
+};
+
+/// Counts and logs.
+pub fn observe(observed: &Observed<'_>) {
+    match observed {
+        Observed::Applied(transaction) => applied(transaction),
+        Observed::Committed { drain, commit } => {
+            TRANSACTIONS.with_label_values(&["committed"]).inc();
+            TRANSACTION_SECONDS.with_label_values(&["drain"]).observe(drain.as_secs_f64());
+            TRANSACTION_SECONDS.with_label_values(&["commit"]).observe(commit.as_secs_f64());
+        }
+        Observed::SlowCommit(took) => {
+            TRANSACTIONS.with_label_values(&["reinitialised"]).inc();
+            tracing::warn!(took_ms = took.as_millis(), "slow commit: producer made anew");
+        }
+        Observed::Redone(error) => {
+            TRANSACTIONS.with_label_values(&["redone"]).inc();
+            tracing::warn!(error = format!("{error:#}"), "batch dropped, tasks restored");
+        }
+        Observed::Fencing(task, owner) => {
+            tracing::info!(task = %task, owner, "fencing the last owner");
+        }
+        Observed::Emptied(task) => {
+            tracing::info!(task = %task, "state store does not fit its changelog: emptied");
+        }
+        Observed::RestoredRows(log, rows) => {
+            RESTORED_RECORDS.with_label_values(&[&log.to_string()]).inc_by(*rows as u64);
+        }
+        Observed::Restored(log, rows, took) => {
+            let took_ms = took.as_millis();
+            tracing::info!(changelog = %log, rows, took_ms, "state restored");
+        }
+        Observed::TakenOver(tasks, took) => {
+            let took_ms = took.as_millis();
+            tracing::info!(tasks = %names(tasks), took_ms, "tasks taken over");
+        }
+        Observed::HandedOver(tasks) => tracing::info!(tasks = %names(tasks), "tasks handed over"),
+        Observed::Ready => {}
+    }
+}
+
+fn applied(transaction: &Transaction) {
+    for run in &transaction.footer.runs {
+        if let Run::Read(topic, from, to) = run {
+            let read = u64::try_from(to - from).unwrap_or_default();
+            RECORDS_PROCESSED.with_label_values(&[topic]).inc_by(read);
+        }
+    }
+    for rejected in &transaction.rejected {
+        let (topic, stage) = (rejected.source.topic, rejected.stage);
+        RECORDS_REJECTED.with_label_values(&[topic, stage]).inc();
+        let (offset, reason) = (rejected.source.offset, &rejected.reason);
+        tracing::warn!(topic, offset, stage, reason, "record sent to the dead letters");
+    }
+    for violation in &transaction.violations {
+        INVARIANT_VIOLATIONS.with_label_values(&[violation.invariant]).inc();
+        tracing::error!(
+            invariant = violation.invariant,
+            detail = violation.detail,
+            "invariant violated"
+        );
+    }
+}
+
+fn names(tasks: &[TaskId]) -> String {
+    tasks.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,168 @@
+//! Tasks come and go: rebalances, recovery after a failure, leaving the group.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::{Context, Error, Result};
+use machines::table::Backing;
+use machines::topology::Processor;
+use machines::{Task, TaskId, planted};
+
+use super::{IDLE, Running, StreamThread, key, live};
+use crate::commit::Committer;
+use crate::io::{Inbox, Inboxes, Platform, Rebalance, Stopped};
+use crate::observe::Observed;
+use crate::takeover::Takeover;
+
+/// Wait between recoveries: doubles from the first to the last.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// Longest wait for the group when leaving it.
+const LEAVE: Duration = Duration::from_secs(5);
+
+impl<P: Platform> StreamThread<P> {
+    pub(super) fn rebalance(&mut self) -> Result<()> {
+        self.changes.extend(self.inboxes.rebalances());
+        // One by one: what a failure leaves is acted on by the recovery.
+        while let Some(change) = self.changes.pop_front() {
+            match change {
+                Rebalance::Revoked(partitions) => self.revoke(&task_ids(&partitions))?,
+                Rebalance::Assigned(partitions) => {
+                    let new = task_ids(&partitions);
+                    self.assigned.extend(&new);
+                    self.open(&new)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands tasks over: commits with their `released` footers, closes, lets the group go on.
+    fn revoke(&mut self, gone: &[TaskId]) -> Result<()> {
+        self.assigned.retain(|task| !gone.contains(task));
+        let committed = self.commit_all(gone);
+        for task in gone {
+            self.tasks.remove(&key(*task));
+        }
+        self.inboxes.unassign(self.reading.iter().filter(|task| gone.contains(task)).copied())?;
+        self.reading.retain(|task| !gone.contains(task));
+        self.platform.observe(Observed::HandedOver(gone));
+        committed
+    }
+
+    /// Takes tasks over and starts reading their inboxes.
+    fn open(&mut self, new: &[TaskId]) -> Result<()> {
+        let began = self.platform.elapsed();
+        let committed = self.committer.complete(&self.platform, &self.inboxes)?;
+        self.apply(committed)?;
+        for task in new {
+            let takeover = Takeover {
+                platform: &self.platform,
+                logs: &self.logs,
+                inboxes: &self.inboxes,
+                owner: &self.setup.transactional_id,
+            };
+            let (store, start) =
+                takeover.take(*task).with_context(|| format!("taking over {task}"))?;
+            let backing: Rc<dyn Backing> = Rc::new(store.clone());
+            let (codec, partitions) = (self.setup.codec.clone(), self.setup.partitions);
+            let task = Task::new(*task, backing, codec, partitions, start);
+            self.tasks.insert(key(task.id()), Running { task, store, live: live() });
+        }
+        // From here on the log names us.
+        self.commit_all(&[])?;
+        let Self { inboxes, tasks, .. } = self;
+        let opened = new.iter().filter_map(|id| tasks.get(&key(*id)).map(|r| (*id, r)));
+        inboxes.assign(opened.map(|(id, running)| (id, running.task.positions())))?;
+        self.reading.extend(new);
+        if !new.is_empty() {
+            let took = self.platform.elapsed() - began;
+            self.platform.observe(Observed::TakenOver(new, took));
+        }
+        self.platform.observe(Observed::Ready);
+        Ok(())
+    }
+
+    /// Drops everything that is not committed and takes all tasks over again.
+    pub(super) fn recover(&mut self, error: Error) -> Result<()> {
+        let mut error = error;
+        let mut wait = BACKOFF.0;
+        loop {
+            if error.chain().any(|cause| cause.is::<Stopped>()) {
+                return Err(error);
+            }
+            self.platform.observe(Observed::Redone(&error));
+            if planted!(OverlaysKept) && !self.tasks.is_empty() {
+                self.platform.sleep(wait);
+                self.inboxes.assign([].into_iter())?;
+                self.committer = Committer::connect(&self.platform, &self.setup.transactional_id)?;
+                return Ok(());
+            }
+            self.tasks.clear();
+            if !self.reading.is_empty() {
+                self.inboxes.unassign(self.reading.drain(..))?;
+            }
+            if self.platform.stopping() {
+                return Ok(());
+            }
+            self.platform.sleep(wait);
+            wait = (wait * 2).min(BACKOFF.1);
+            match self.restart() {
+                Ok(()) => return Ok(()),
+                Err(next) => error = next,
+            }
+        }
+    }
+
+    fn restart(&mut self) -> Result<()> {
+        self.committer = Committer::connect(&self.platform, &self.setup.transactional_id)?;
+        // Serves the group, whose changes since the failure come first: taking over what was lost
+        // meanwhile would fence its new owner, and who is no member can commit nothing.
+        let pending = self.inboxes.next(Inbox::Commands, |_| Ok(()))?;
+        debug_assert!(!pending, "nothing is assigned");
+        self.changes.extend(self.inboxes.rebalances());
+        while let Some(change) = self.changes.pop_front() {
+            match change {
+                Rebalance::Revoked(partitions) => {
+                    let gone = task_ids(&partitions);
+                    self.assigned.retain(|task| !gone.contains(task));
+                    // Nothing is read now, but the group waits for the answer.
+                    self.inboxes.unassign([].into_iter())?;
+                }
+                Rebalance::Assigned(partitions) => self.assigned.extend(task_ids(&partitions)),
+            }
+        }
+        // The answer to an assignment whose takeover failed: until then the group keeps a member
+        // that was thrown out waiting, and nobody hears of it.
+        self.inboxes.assign([].into_iter())?;
+        let assigned = self.assigned.clone();
+        self.open(&assigned)
+    }
+
+    /// Commits, releases every task and leaves the group.
+    pub(super) fn leave(mut self) -> Result<()> {
+        let mine: Vec<TaskId> = self.assigned.clone();
+        self.commit_all(&mine)?;
+        self.tasks.clear();
+        self.inboxes.unsubscribe();
+        let began = self.platform.elapsed();
+        while self.platform.elapsed() - began < LEAVE {
+            self.inboxes.next(Inbox::Commands, |_| Ok(()))?;
+            for change in self.inboxes.rebalances() {
+                if let Rebalance::Revoked(partitions) = change {
+                    self.inboxes.unassign(task_ids(&partitions).into_iter())?;
+                    return Ok(());
+                }
+            }
+            self.platform.sleep(IDLE);
+        }
+        Ok(())
+    }
+}
+
+fn task_ids(partitions: &[(String, i32)]) -> Vec<TaskId> {
+    let id = |(topic, partition): &(String, i32)| {
+        let processor = Processor::by_commands(topic)?;
+        Some(TaskId { processor, partition: *partition })
+    };
+    partitions.iter().filter_map(id).collect()
+}

@@ -1,0 +1,105 @@
+//! A second opinion: from the committed logs, the companies' ledgers and the sinks' tables alone, was
+//! every order served exactly once? Shares no code with the machines; decodes records by `events`.
+
+mod money;
+mod orders;
+mod state;
+
+use std::collections::BTreeMap;
+
+use events::{OrderKey, OrderPlaced, OrderStatusChanged, Record, StockReceived, topics};
+
+use crate::kafka::log::Entry;
+use crate::world::World;
+
+/// What the logs say, decoded.
+struct Evidence {
+    /// Orders as they were written: partition, entry, order.
+    placed: Vec<(u8, Entry, OrderPlaced)>,
+    /// Status events by order, in log order.
+    statuses: BTreeMap<OrderKey, Vec<OrderStatusChanged>>,
+    /// Receipts as they were written.
+    receipts: Vec<StockReceived>,
+}
+
+/// Everything that is untrue.
+pub fn audit(world: &World) -> Vec<String> {
+    let mut faults = Vec::new();
+    let evidence = gather(world, &mut faults);
+    orders::check(world, &evidence, &mut faults);
+    money::stock(world, &evidence, &mut faults);
+    money::consignments(world, &evidence, &mut faults);
+    state::check(world, &mut faults);
+    state::sinks(world, &evidence, &mut faults);
+    faults.truncate(20);
+    faults
+}
+
+fn gather(world: &World, faults: &mut Vec<String>) -> Evidence {
+    let mut evidence = Evidence { placed: vec![], statuses: BTreeMap::new(), receipts: vec![] };
+    let mut poison = 0;
+    for (tp, entry, record) in records(world, topics::ORDERS.name, &mut poison) {
+        if let Record::OrderPlaced(placed) = record {
+            evidence.placed.push((tp, entry, placed));
+        }
+    }
+    let mut unreadable = 0;
+    for (_, _, record) in records(world, topics::ORDER_STATUS.name, &mut unreadable) {
+        if let Record::OrderStatusChanged(changed) = record {
+            let key = OrderKey { order_id: changed.order_id, accepted_at: changed.accepted_at };
+            evidence.statuses.entry(key).or_default().push(changed);
+        }
+    }
+    for (_, _, record) in records(world, topics::STOCK.name, &mut unreadable) {
+        if let Record::StockReceived(receipt) = record {
+            evidence.receipts.push(receipt);
+        }
+    }
+    if unreadable > 0 {
+        faults.push(format!("{unreadable} records of processors cannot be read"));
+    }
+    evidence
+}
+
+/// The committed records of a topic: partition, entry, record. Counts what cannot be read.
+fn records(world: &World, topic: &str, unreadable: &mut usize) -> Vec<(u8, Entry, Record)> {
+    let mut found = Vec::new();
+    for (tp, log) in world.kafka.of_topic(topic) {
+        for (entry, record) in log.committed(0, log.end()) {
+            match world.codec.decode(record.value.as_deref().unwrap_or_default()) {
+                Ok(record) => found.push((tp.partition, entry.clone(), record)),
+                Err(_) => *unreadable += 1,
+            }
+        }
+    }
+    found
+}
+
+/// Counts the saga steps that the log shows.
+pub fn cover(world: &mut World) {
+    let mut counts = BTreeMap::<String, u64>::new();
+    for topic in topics::ALL {
+        let mut unreadable = 0;
+        for (_, _, record) in records(world, topic.name, &mut unreadable) {
+            let name = match &record {
+                Record::OrderStatusChanged(changed) => format!(
+                    "saga: {}{}{}",
+                    changed.status.as_str(),
+                    if changed.reason.is_empty() { "" } else { ", " },
+                    changed.reason
+                ),
+                Record::OrderRepeated(repeated) => format!("saga: {:?}", repeated.kind),
+                Record::ConsignmentBooked(booked) if booked.consignment.attempt > 1 => {
+                    "saga: ConsignmentBooked after failover".into()
+                }
+                other => format!("saga: {}", other.record_type().name()),
+            };
+            *counts.entry(name).or_default() += 1;
+        }
+    }
+    for (what, times) in counts {
+        world.coverage.add(&what, times);
+    }
+    let aborted: usize = world.kafka.all().map(|(_, log)| log.aborted()).sum();
+    world.coverage.add("records of aborted transactions", aborted as u64);
+}

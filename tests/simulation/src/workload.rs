@@ -1,0 +1,148 @@
+//! A seed's orders: click storms, other payloads under the same key, hot SKUs, long orders, stock
+//! that does not suffice, receipts that are posted twice.
+
+use events::{
+    Currency, Destination, Fingerprint, Merchant, Millis, OrderId, OrderLine, OrderPlaced,
+    ReceiptId, Sku, StockReceived, WarehouseCode,
+};
+
+use crate::chance::Chance;
+use crate::couriers::NOWHERE;
+
+/// SKUs per shop; the first is hot.
+const SKUS: u64 = 10;
+
+/// Something that a client sends.
+#[derive(Debug, Clone)]
+// A run makes a few hundred of them.
+#[allow(clippy::large_enum_variant)]
+pub enum Sent {
+    /// An order, perhaps under a key that was used before.
+    Order(OrderPlaced),
+    /// A stock receipt.
+    Receipt(StockReceived),
+    /// Bytes that are no record.
+    Poison(Vec<u8>),
+}
+
+/// What a client sends, and when.
+#[derive(Debug, Clone)]
+pub struct Click {
+    /// Microseconds from the start.
+    pub at: u64,
+    /// What.
+    pub sent: Sent,
+}
+
+/// The clicks of a seed, in no particular order.
+pub fn clicks(chance: &mut Chance, orders: u64, span: u64) -> Vec<Click> {
+    let mut clicks = receipts(chance, orders, span);
+    let long_share = chance.between(5, 60);
+    for number in 0..orders {
+        let at = chance.below(span);
+        let shop = shop(chance.below(2));
+        let key = format!("k{number}");
+        let long = chance.per_mille(long_share);
+        let order = order(chance, &shop, &key, long);
+        if chance.per_mille(200) {
+            storm(chance, &mut clicks, at, &order);
+        }
+        clicks.push(Click { at, sent: Sent::Order(order) });
+    }
+    for number in 0..chance.below(3) {
+        let sent = Sent::Poison(format!("not a record {number}").into_bytes());
+        clicks.push(Click { at: chance.below(span), sent });
+    }
+    clicks
+}
+
+/// The same key again: at once, soon, or much later; sometimes with another payload.
+fn storm(chance: &mut Chance, clicks: &mut Vec<Click>, at: u64, order: &OrderPlaced) {
+    for _ in 0..chance.between(1, 4) {
+        let mut again = order.clone();
+        if chance.per_mille(300) {
+            again.fingerprint = Fingerprint(uuid::Uuid::from_u128(u128::from(chance.draw())));
+            again.lines[0].quantity += 1;
+            again.total_minor = total(&again.lines);
+        }
+        let later = *chance.pick(&[0, 2_000, 50_000, 2_000_000]);
+        clicks.push(Click { at: at + chance.below(later + 1), sent: Sent::Order(again) });
+    }
+}
+
+fn order(chance: &mut Chance, shop: &Merchant, key: &str, long: bool) -> OrderPlaced {
+    let count = if long { chance.between(12, 40) } else { chance.between(1, 4) };
+    let mut lines = Vec::new();
+    for line in 1..=count {
+        let hot = chance.per_mille(300);
+        let number = if hot { 0 } else { chance.below(SKUS) };
+        lines.push(OrderLine {
+            line: i32::try_from(line).expect("few lines"),
+            sku: sku(number),
+            quantity: i32::try_from(chance.between(1, 3)).expect("few pieces"),
+            unit_price_minor: i64::try_from(chance.between(1, 5_000)).expect("a price"),
+        });
+    }
+    if chance.per_mille(10) {
+        lines[0].sku = Sku::parse("never-received").expect("a legal code");
+    }
+    OrderPlaced {
+        order_id: OrderId::derive(shop, key),
+        merchant: shop.clone(),
+        idempotency_key: key.into(),
+        fingerprint: Fingerprint(uuid::Uuid::from_u128(u128::from(chance.draw()))),
+        customer_id: None,
+        currency: Currency::parse("GBP").expect("a currency"),
+        destination: Destination {
+            name: "n".into(),
+            street: "s".into(),
+            city: "c".into(),
+            postcode: if chance.per_mille(15) { NOWHERE.into() } else { "p".into() },
+            country: (*chance.pick(&["GB", "DE", "FR"])).into(),
+        },
+        total_minor: total(&lines),
+        lines,
+        ordered_at: Millis(1),
+        attributes: [].into(),
+    }
+}
+
+fn total(lines: &[OrderLine]) -> i64 {
+    lines.iter().map(|line| i64::from(line.quantity) * line.unit_price_minor).sum()
+}
+
+/// Enough for most orders, for some SKUs not; more comes later; some receipts are posted twice.
+fn receipts(chance: &mut Chance, orders: u64, span: u64) -> Vec<Click> {
+    let mut clicks = Vec::new();
+    for number in 0..2 {
+        let shop = shop(number);
+        for sku_number in 0..SKUS {
+            for round in 0..2u64 {
+                let most = if sku_number == 0 { orders } else { orders / 3 };
+                let receipt = StockReceived {
+                    receipt_id: ReceiptId::derive(&shop, &format!("r{sku_number}-{round}")),
+                    merchant: shop.clone(),
+                    warehouse: WarehouseCode::parse("main").expect("a legal code"),
+                    sku: sku(sku_number),
+                    quantity: i32::try_from(chance.between(1, most.max(2))).expect("few"),
+                    fingerprint: Some(Fingerprint(uuid::Uuid::from_u128(u128::from(round)))),
+                };
+                let at = if round == 0 { 0 } else { chance.below(span) };
+                if chance.per_mille(200) {
+                    let sent = Sent::Receipt(receipt.clone());
+                    clicks.push(Click { at: at + chance.below(1_000_000), sent });
+                }
+                clicks.push(Click { at, sent: Sent::Receipt(receipt) });
+            }
+        }
+    }
+    clicks
+}
+
+fn shop(number: u64) -> Merchant {
+    Merchant::parse(&format!("shop-{number}")).expect("a legal code")
+}
+
+fn sku(number: u64) -> Sku {
+    Sku::parse(&format!("S{number}")).expect("a legal code")
+}

@@ -1,0 +1,108 @@
+//! Clients and ingest: what was acknowledged must be in the log; what was not may be, and is tried
+//! again under the same key.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use events::{Merchant, OrderId, ReceiptId, Record, Sku, topics};
+
+use machines::planted;
+
+use super::{Event, World};
+use crate::chance::Chance;
+use crate::kafka::log::{self, Header};
+use crate::workload::{self, Click, Sent};
+
+/// What clients were told.
+#[derive(Debug, Default)]
+pub struct Accepted {
+    /// Orders that were acknowledged.
+    pub orders: BTreeSet<OrderId>,
+    /// Receipts that were acknowledged, with their pieces.
+    pub receipts: BTreeMap<(ReceiptId, Merchant, Sku), i64>,
+    /// Poison that was sent.
+    pub poison: usize,
+    /// Clicks not answered yet.
+    pub waiting: usize,
+}
+
+impl World {
+    pub(super) fn set_up_clicks(&mut self, chance: &mut Chance) {
+        let clicks = workload::clicks(chance, self.plan.orders, self.plan.span);
+        self.accepted.waiting = clicks.len();
+        for click in clicks {
+            self.schedule(click.at, Event::Click(Rc::new(click)));
+        }
+    }
+
+    pub(super) fn click(&mut self, click: Rc<Click>) {
+        self.moved = self.now;
+        if !self.online() {
+            self.coverage.hit("client: refused, tries again");
+            let after = self.chance.between(100_000, 1_000_000);
+            return self.schedule(after, Event::Click(click));
+        }
+        // Killed before the record left, or before its acknowledgement was passed on.
+        let draw = if self.faulty { self.chance.below(1_000) } else { 1_000 };
+        if draw < self.plan.ingest_kills {
+            self.coverage.hit("ingest killed before the write");
+            if planted!(IngestAcknowledgesFirst) {
+                return self.answered(&click);
+            }
+            return self.try_again(click);
+        }
+        self.write(&click.sent);
+        if draw < 2 * self.plan.ingest_kills {
+            self.coverage.hit("ingest killed before the answer");
+            return self.try_again(click);
+        }
+        self.answered(&click);
+    }
+
+    fn answered(&mut self, click: &Click) {
+        self.accepted.waiting -= 1;
+        match &click.sent {
+            Sent::Order(order) => {
+                self.accepted.orders.insert(order.order_id);
+            }
+            Sent::Receipt(receipt) => {
+                let key = (receipt.receipt_id, receipt.merchant.clone(), receipt.sku.clone());
+                self.accepted.receipts.insert(key, i64::from(receipt.quantity));
+            }
+            Sent::Poison(_) => {}
+        }
+    }
+
+    fn try_again(&mut self, click: Rc<Click>) {
+        let after = self.chance.between(10_000, 2_000_000);
+        self.schedule(after, Event::Click(click));
+    }
+
+    fn write(&mut self, sent: &Sent) {
+        let at = self.wall();
+        match sent {
+            Sent::Order(order) => {
+                let key = Some(order.order_id.as_bytes().to_vec());
+                let value = Some(self.codec.to_bytes(&Record::from(order.clone())));
+                let record = log::Record { key, value, header: Header::None };
+                self.kafka.append(topics::ORDERS.name, at, record);
+            }
+            Sent::Receipt(receipt) => {
+                let key = topics::stock_key(&receipt.merchant, &receipt.sku);
+                let value = Some(self.codec.to_bytes(&Record::from(receipt.clone())));
+                let record =
+                    log::Record { key: Some(key.into_bytes()), value, header: Header::None };
+                self.kafka.append(topics::STOCK.name, at, record);
+            }
+            Sent::Poison(bytes) => {
+                self.accepted.poison += 1;
+                let record = log::Record {
+                    key: Some(b"poison".to_vec()),
+                    value: Some(bytes.clone()),
+                    header: Header::None,
+                };
+                self.kafka.append(topics::ORDERS.name, at, record);
+            }
+        }
+    }
+}
