@@ -31,9 +31,11 @@ impl Reader {
     /// # Errors
     /// When librdkafka refuses the configuration.
     pub fn connect(member: &Member) -> Result<Self> {
-        let client = || wire::client::assigned_consumer(&member.brokers, &member.instance);
-        let committed = client().create()?;
-        let probe = client().set("isolation.level", "read_uncommitted").create()?;
+        let mut client = wire::client::assigned_consumer(&member.brokers, &member.instance);
+        // A changelog has an end, and a takeover waits for its fetch to say so.
+        client.set("fetch.wait.max.ms", "5");
+        let committed = client.create()?;
+        let probe = client.set("isolation.level", "read_uncommitted").create()?;
         Ok(Self { committed, probe })
     }
 

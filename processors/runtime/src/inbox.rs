@@ -17,7 +17,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMe
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{Offset, Timestamp, TopicPartitionList};
-use stream::{Inbox, Inboxes, Incoming, Rebalance, Stopped};
+use stream::{Inbox, Inboxes, Incoming, Rebalance, ShutOut, Stopped};
 
 /// Notes rebalances instead of acting on them.
 #[derive(Default)]
@@ -126,9 +126,9 @@ impl Inboxes for GroupInboxes {
                 list.add_partition_offset(inbox, task.partition, Offset::Offset(position))?;
             }
         }
-        self.commands.incremental_assign(&commands)?;
+        self.commands.incremental_assign(&commands).map_err(refused)?;
         if outcomes.count() > 0 {
-            self.outcomes.incremental_assign(&outcomes)?;
+            self.outcomes.incremental_assign(&outcomes).map_err(refused)?;
         }
         Ok(())
     }
@@ -141,9 +141,9 @@ impl Inboxes for GroupInboxes {
                 outcomes.add_partition(inbox, task.partition);
             }
         }
-        self.commands.incremental_unassign(&commands)?;
+        self.commands.incremental_unassign(&commands).map_err(refused)?;
         if outcomes.count() > 0 {
-            self.outcomes.incremental_unassign(&outcomes)?;
+            self.outcomes.incremental_unassign(&outcomes).map_err(refused)?;
         }
         Ok(())
     }
@@ -164,6 +164,16 @@ impl Inboxes for GroupInboxes {
     }
 }
 
+/// A client that was shut out refuses everything from then on.
+fn refused(error: KafkaError) -> anyhow::Error {
+    match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::Fatal | RDKafkaErrorCode::FencedInstanceId) => {
+            ShutOut(error.to_string()).into()
+        }
+        _ => error.into(),
+    }
+}
+
 fn settle(
     polled: Option<Result<BorrowedMessage<'_>, KafkaError>>,
 ) -> Result<Option<BorrowedMessage<'_>>> {
@@ -172,7 +182,7 @@ fn settle(
         Some(Ok(message)) => Ok(Some(message)),
         Some(Err(error)) => match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::Fatal | RDKafkaErrorCode::FencedInstanceId) => {
-                bail!(Stopped(format!("another process has this instance id: {error}")))
+                bail!(ShutOut(error.to_string()))
             }
             Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
                 bail!(Stopped(format!("records were deleted before they were read: {error}")))

@@ -14,7 +14,8 @@ use anyhow::{Context, Result, bail};
 use events::Millis;
 use machines::table::{Backing, Due, TableId, Write, deadline_of};
 use rocksdb::{
-    BlockBasedOptions, Cache, DB, DBCompressionType, Direction, IteratorMode, Options, WriteBatch,
+    BlockBasedOptions, Cache, DB, DBCompressionType, Direction, ErrorKind, IteratorMode, Options,
+    WriteBatch,
 };
 use stream::{Meta, Store};
 
@@ -66,7 +67,12 @@ impl Stores {
         let db = loop {
             match DB::open(&self.options(), &path) {
                 Ok(db) => break db,
-                Err(error) if error.to_string().contains("lock") => {
+                Err(error) if error.kind() == ErrorKind::Corruption => {
+                    // A cache of the changelog: what is broken is made anew from it.
+                    tracing::warn!(task, %error, "state store is corrupt: restoring from scratch");
+                    DB::destroy(&Options::default(), &path)?;
+                }
+                Err(error) if is_locked(&error) => {
                     if began.elapsed() > LOAN_TIMEOUT {
                         bail!("state store {} stays locked: {error}", path.display());
                     }
@@ -96,6 +102,10 @@ impl Stores {
         options.set_max_total_wal_size(64 * 1024 * 1024);
         options
     }
+}
+
+fn is_locked(error: &rocksdb::Error) -> bool {
+    error.kind() == ErrorKind::IOError && error.to_string().to_lowercase().contains("lock")
 }
 
 fn closed_for(path: &Path) -> Duration {

@@ -50,7 +50,7 @@ pub struct Setup {
 /// Runs a stream thread until it is told to stop.
 ///
 /// # Errors
-/// When Kafka does not answer at the start; later only what an operator must decide.
+/// Only what an operator must decide; Kafka may be down, at the start too.
 pub fn run(setup: Setup) -> Result<()> {
     let Setup { member, processors, codec, partitions, commit, .. } = setup;
     let algorithm = stream::Setup {
@@ -74,9 +74,22 @@ pub fn run(setup: Setup) -> Result<()> {
         ready: setup.ready,
         started: Instant::now(),
     };
-    StreamThread::start(platform, algorithm)?.run()
+    loop {
+        match StreamThread::start(platform.clone(), algorithm.clone()) {
+            Ok(thread) => return thread.run(),
+            Err(_) if platform.stopping() => return Ok(()),
+            Err(error) => {
+                tracing::warn!(error = format!("{error:#}"), "not started yet: tried again");
+                std::thread::sleep(START_RETRY);
+            }
+        }
+    }
 }
 
+/// Between tries to start.
+const START_RETRY: Duration = Duration::from_secs(1);
+
+#[derive(Clone)]
 struct KafkaPlatform {
     member: Member,
     stores: Stores,
@@ -148,8 +161,10 @@ impl Platform for KafkaPlatform {
     }
 
     fn observe(&self, observed: Observed<'_>) {
-        if matches!(observed, Observed::Ready) {
-            self.ready.store(true, Ordering::Release);
+        match observed {
+            Observed::Ready => self.ready.store(true, Ordering::Release),
+            Observed::Redone(_) => self.ready.store(false, Ordering::Release),
+            _ => {}
         }
         observe(&observed);
     }

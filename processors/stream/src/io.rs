@@ -34,6 +34,13 @@ pub enum Learned {
     NeverRegistered(String),
 }
 
+/// The group has given this member's place to another client with its instance id. That may be another
+/// process; or itself, when a coordinator that failed or stalled lost its answer to a request to
+/// join. The way on is to join again.
+#[derive(Debug, thiserror::Error)]
+#[error("shut out of the group: {0}")]
+pub struct ShutOut(pub String);
+
 /// True while the task that made a call is still this thread's; calls must not leave afterwards.
 pub type Live = Arc<AtomicBool>;
 
@@ -215,8 +222,8 @@ pub trait Inboxes {
     /// also serves the group.
     ///
     /// # Errors
-    /// What `take` fails with; [`Stopped`] when records were lost or another process has this
-    /// instance id.
+    /// What `take` fails with; [`Stopped`] when records were lost, [`ShutOut`] when the group has
+    /// another member with this instance id.
     fn next(&self, inbox: Inbox, take: impl FnMut(Incoming<'_>) -> Result<()>) -> Result<bool>;
 
     /// What the group changed since the last call, in order.

@@ -17,7 +17,7 @@ pub mod thread;
 
 pub use io::{
     Changelog, Changelogs, Inbox, Inboxes, Incoming, Learned, Live, Meta, Outgoing, OutgoingHeader,
-    Platform, Producer, Rebalance, Stopped, Store,
+    Platform, Producer, Rebalance, ShutOut, Stopped, Store,
 };
 pub use observe::Observed;
 pub use thread::{CommitRule, Setup, StreamThread};

@@ -43,6 +43,7 @@ pub struct CommitRule {
 }
 
 /// What a stream thread needs besides its platform.
+#[derive(Clone)]
 pub struct Setup {
     /// Its `transactional.id`: the same after a restart.
     pub transactional_id: String,
@@ -86,6 +87,9 @@ pub struct StreamThread<P: Platform> {
     /// Whose inboxes are being read.
     reading: Vec<TaskId>,
     tasks: Tasks<P>,
+    joined: Duration,
+    /// Memberships in a row that were over soon.
+    short_lives: u32,
     last_commit: Duration,
     last_tick: Duration,
     last_touch: Duration,
@@ -115,6 +119,8 @@ impl<P: Platform> StreamThread<P> {
             assigned: vec![],
             reading: vec![],
             tasks: BTreeMap::new(),
+            joined: now,
+            short_lives: 0,
             last_commit: now,
             last_tick: now,
             last_touch: now,

@@ -10,12 +10,16 @@ use machines::{Task, TaskId, planted};
 
 use super::{IDLE, Running, StreamThread, key, live};
 use crate::commit::Committer;
-use crate::io::{Inbox, Inboxes, Platform, Rebalance, Stopped};
+use crate::io::{Inbox, Inboxes, Platform, Rebalance, ShutOut, Stopped};
 use crate::observe::Observed;
 use crate::takeover::Takeover;
 
 /// Wait between recoveries: doubles from the first to the last.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// A membership that ends sooner than this, …
+const SHORT_LIFE: Duration = Duration::from_secs(30);
+/// … so often in a row, is contested by another process.
+const SHORT_LIVES: u32 = 5;
 /// Longest wait for the group when leaving it.
 const LEAVE: Duration = Duration::from_secs(5);
 
@@ -98,19 +102,39 @@ impl<P: Platform> StreamThread<P> {
                 return Ok(());
             }
             self.tasks.clear();
-            if !self.reading.is_empty() {
-                self.inboxes.unassign(self.reading.drain(..))?;
-            }
+            let free = if error.chain().any(|cause| cause.is::<ShutOut>()) {
+                self.join_again()
+            } else if self.reading.is_empty() {
+                Ok(())
+            } else {
+                self.inboxes.unassign(self.reading.drain(..))
+            };
             if self.platform.stopping() {
                 return Ok(());
             }
             self.platform.sleep(wait);
             wait = (wait * 2).min(BACKOFF.1);
-            match self.restart() {
+            match free.and_then(|()| self.restart()) {
                 Ok(()) => return Ok(()),
                 Err(next) => error = next,
             }
         }
+    }
+
+    /// Takes a new place in the group, unless somebody contests it.
+    fn join_again(&mut self) -> Result<()> {
+        let now = self.platform.elapsed();
+        let short = now - self.joined < SHORT_LIFE;
+        self.short_lives = if short { self.short_lives + 1 } else { 0 };
+        if self.short_lives == SHORT_LIVES {
+            return Err(Stopped("another process has this instance id".into()).into());
+        }
+        self.inboxes = self.platform.inboxes(&self.setup.processors)?;
+        self.joined = now;
+        self.reading.clear();
+        self.assigned.clear();
+        self.changes.clear();
+        Ok(())
     }
 
     fn restart(&mut self) -> Result<()> {
