@@ -11,6 +11,9 @@ use serde_json::{Value, json};
 use wire::config::Registry;
 use wire::registry::{self, LearnError};
 
+/// A change of a record's fields.
+type Change = fn(&mut Vec<Value>);
+
 /// An id far beyond those that the registry gives out.
 const NEVER: u32 = 1_000_000;
 
@@ -36,13 +39,13 @@ async fn compatible_schemas_are_registered_and_breaking_ones_refused() -> Result
     let mut codec = registry::set_up(&registry).await?;
     learning(&stack, &registry, &mut codec).await?;
 
-    let breaking: [(&str, fn(&mut Vec<Value>)); 4] = [
+    let breaking: [(&str, Change); 4] = [
         ("a field without a default", |f| f.push(json!({"name": "wave", "type": "int"}))),
         ("a field renamed", |f| f[3]["name"] = "try".into()),
         ("another type", |f| f[3]["type"] = "string".into()),
         ("a field removed that has no default", |f| drop(f.remove(3))),
     ];
-    let changed = |change: fn(&mut Vec<Value>)| {
+    let changed = |change: Change| {
         let mut schema: Value =
             serde_json::from_str(RecordType::LinesRefused.schema_json()).expect("JSON");
         change(schema["fields"].as_array_mut().expect("a record has fields"));
@@ -55,7 +58,7 @@ async fn compatible_schemas_are_registered_and_breaking_ones_refused() -> Result
         assert!(message.contains("LinesRefused is refused"), "{what}: {message}");
         assert!(message.contains("give a new field a default"), "{what}: {message}");
     }
-    let compatible: [(&str, fn(&mut Vec<Value>)); 2] = [
+    let compatible: [(&str, Change); 2] = [
         ("a field with a default", |f| {
             f.push(json!({"name": "wave", "type": "int", "default": 0}));
         }),

@@ -173,6 +173,21 @@ fn all_down_rests_and_tries_again_all_refusing_gives_up() {
     assert!(world.machine.bookings.get(&order()).is_none());
 }
 
+/// The call of the last owner may have booked before the one made again failed.
+#[test]
+fn a_call_made_again_after_a_takeover_is_voided_unless_it_books() {
+    let mut world = world();
+    world.book();
+    let (mut effects, context) = (Effects::default(), world.context());
+    world.machine.resume(&context, &mut effects);
+    assert_eq!(tell(&effects), ["book cheap 1"]);
+    let next = world.answer("cheap", 1, CourierCall::Book, CallOutcome::Failed);
+    assert_eq!(next, ["void cheap 1", "book middle 2"]);
+    assert_eq!(world.owed(), 1);
+    let next = world.answer("middle", 2, CourierCall::Book, CallOutcome::Failed);
+    assert_eq!(next, ["book dear 3"], "called for once: certain");
+}
+
 #[test]
 fn a_call_that_was_not_sent_is_made_again_under_its_reference() {
     let mut world = world();

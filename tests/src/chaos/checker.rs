@@ -136,7 +136,7 @@ fn read(log: &Log<'_>) -> Result<Topics> {
     log.read(&topics::ORDERS, |record| {
         if let Record::OrderPlaced(placed) = record {
             *topics.placed.entry(placed.order_id).or_default() += 1;
-            let pieces = topics.pieces.entry(placed.order_id).or_insert_with(BTreeMap::new);
+            let pieces = topics.pieces.entry(placed.order_id).or_default();
             if pieces.is_empty() {
                 for line in &placed.lines {
                     *pieces.entry(line.sku.to_string()).or_default() += i64::from(line.quantity);

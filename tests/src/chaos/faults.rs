@@ -97,7 +97,7 @@ pub fn draw(random: &mut Random, names: &[String]) -> Fault {
     let of_kind: Vec<&String> = names.iter().filter(|n| n.starts_with(component)).collect();
     let target = match of_kind.len() as u64 {
         0 => (*component).to_owned(),
-        n => of_kind[(random.bits() % n) as usize].clone(),
+        n => of_kind[usize::try_from(random.bits() % n).expect("below a length")].clone(),
     };
     // Short ones most often; every length up to the bound some time.
     let part = (random.bits() % 1_000) as f64 / 1_000.0;

@@ -90,13 +90,13 @@ impl World {
     /// A call is made by a process.
     pub fn make_call(&mut self, call: Call, home: (usize, u64), live: Live) {
         let id = self.id();
-        let not_after = self.now + CALL_LIFETIME;
+        // For some the process stands still so long that they must not leave any more.
+        let late = self.faulty && self.chance.per_mille(4);
+        let not_after = if late { self.now } else { self.now + CALL_LIFETIME };
+        let after = self.chance.between(50, 4_000);
         self.moved = self.now;
         self.coverage.hit(if call.kind == CallKind::Void { "call: void" } else { "call: book" });
         self.calls.calls.insert(id, UnderWay { call, home, live, not_after, answer: None });
-        // Some wait so long for their turn that they must not leave any more.
-        let waits = self.faulty && self.chance.per_mille(8);
-        let after = if waits { 31_000_000 } else { self.chance.between(50, 4_000) };
         self.schedule(after, Event::Call(Step::Leave(id)));
     }
 
