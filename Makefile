@@ -18,7 +18,7 @@ export ONLY
 MINUTES ?= 3
 export MINUTES RATE SEED
 # `make simulate`: seeds from a first one; one seed; crash points and pairs of them.
-export SEEDS FIRST PAIRS
+export SEEDS FIRST PAIRS CRASH_AT
 
 .PHONY: help setup build demo up test simulate bench chaos check
 

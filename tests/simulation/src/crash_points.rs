@@ -27,9 +27,12 @@ pub fn singles(most_bad: usize) -> Report {
 /// Crashes it at so many pairs of calls, the second soon after the first.
 pub fn pairs(count: u64, most_bad: usize) -> Report {
     let calls = calls();
-    sweep(0, count, most_bad, |number| {
-        let mut chance = Chance::new(number);
-        let first = chance.between(1, calls);
-        Plan::scenario(vec![first, first + chance.between(1, RECOVERY)])
-    })
+    sweep(0, count, most_bad, |number| Plan::scenario(pair(calls, number)))
+}
+
+/// The calls at which the pair of this number crashes.
+pub fn pair(calls: u64, number: u64) -> Vec<u64> {
+    let mut chance = Chance::new(number);
+    let first = chance.between(1, calls);
+    vec![first, first + chance.between(1, RECOVERY)]
 }

@@ -248,6 +248,10 @@ fn unrest(world: &World) -> Option<String> {
         Some(format!("{task} has a deadline"))
     } else if !world.kafka.group.stable() || world.clients.values().any(|(c, ..)| !c.settled()) {
         Some("the group is not settled".into())
+    } else if world.clients.len() < world.plan.processes * world.plan.threads {
+        Some("a thread has not joined the group yet".into())
+    } else if world.kafka.group.stranded() {
+        Some("partitions are assigned to nobody".into())
     } else if !world.sinks_caught_up() {
         Some("sinks have records left".into())
     } else if world.now - world.moved < QUIET {

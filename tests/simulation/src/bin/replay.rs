@@ -12,7 +12,7 @@ use simulation::journal::Line;
 #[derive(Parser)]
 #[command(
     version,
-    after_help = "Example:\n  replay target/simulation-logs/42.jsonl --key 1f3a --all"
+    after_help = "Example:\n  replay target/simulation-logs/SEED=42.jsonl --key 1f3a --all"
 )]
 struct Arguments {
     /// The event log that `simulate --seed` wrote.

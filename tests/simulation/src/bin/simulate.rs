@@ -37,6 +37,9 @@ struct Arguments {
     /// Only this seed, with its event log.
     #[arg(long, env = "SEED")]
     seed: Option<u64>,
+    /// The crash points' scenario, crashed at these calls, with its event log.
+    #[arg(long, env = "CRASH_AT", value_delimiter = ',')]
+    crash_at: Vec<u64>,
     /// Where event logs go.
     #[arg(long, default_value = "target/simulation-logs")]
     logs: PathBuf,
@@ -45,8 +48,13 @@ struct Arguments {
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
     let mut out = std::io::stdout().lock();
+    if !arguments.crash_at.is_empty() {
+        let plan = Plan::scenario(arguments.crash_at.clone());
+        let name = "CRASH_AT";
+        return one(plan, name, &arguments, &mut out);
+    }
     if let Some(seed) = arguments.seed {
-        return one(seed, &arguments, &mut out);
+        return one(Plan::of(seed), &format!("SEED={seed}"), &arguments, &mut out);
     }
     let began = Instant::now();
     let report = if arguments.pairs.as_deref().is_some_and(|text| text == "1") {
@@ -61,9 +69,14 @@ fn main() -> Result<ExitCode> {
         sweep(arguments.first, arguments.seeds, MOST_BAD, Plan::of)
     };
     tell(&report, began, &mut out)?;
-    if arguments.pairs.is_none() {
-        for (seed, _) in &report.bad {
-            one(*seed, &arguments, &mut out)?;
+    let calls = crash_points::calls();
+    for (number, _) in &report.bad {
+        if arguments.pairs.is_none() {
+            one(Plan::of(*number), &format!("SEED={number}"), &arguments, &mut out)?;
+        } else {
+            let at = crash_points::pair(calls, *number);
+            let name = format!("CRASH_AT={},{}", at[0], at[1]);
+            one(Plan::scenario(at), &name, &arguments, &mut out)?;
         }
     }
     Ok(if report.bad.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -80,13 +93,18 @@ fn tell(report: &Report, began: Instant, out: &mut impl std::io::Write) -> Resul
     Ok(())
 }
 
-/// Runs one seed again and writes its event log.
-fn one(seed: u64, arguments: &Arguments, out: &mut impl std::io::Write) -> Result<ExitCode> {
-    let outcome = run(Plan::of(seed), true);
+/// Runs one plan again and writes its event log.
+fn one(
+    plan: Plan,
+    name: &str,
+    arguments: &Arguments,
+    out: &mut impl std::io::Write,
+) -> Result<ExitCode> {
+    let outcome = run(plan, true);
     std::fs::create_dir_all(&arguments.logs).context("the logs' folder cannot be made")?;
-    let path = arguments.logs.join(format!("{seed}.jsonl"));
+    let path = arguments.logs.join(format!("{name}.jsonl"));
     std::fs::write(&path, outcome.journal.context("asked for")?.to_text())?;
-    writeln!(out, "seed {seed}: {:#?}", outcome.failures)?;
-    writeln!(out, "again: make simulate SEED={seed}; step through: replay {}", path.display())?;
+    writeln!(out, "{name}: {:#?}", outcome.failures)?;
+    writeln!(out, "again: make simulate {name}; step through: replay {}", path.display())?;
     Ok(if outcome.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
