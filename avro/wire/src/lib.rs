@@ -13,6 +13,6 @@ pub mod registry;
 pub mod telemetry;
 
 /// Every process's allocator, librdkafka's and RocksDB's too: records are born in one thread and die in
-/// another, which costs the C library's twice as much.
+/// another, which the C library's is not made for.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;

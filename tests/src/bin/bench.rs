@@ -22,7 +22,7 @@ const INSTANCES: Instances = Instances { ingest: 1, processors: 1, sinks: 1 };
 /// First part of the names of what every order of the sustained part went through.
 const SUSTAINED: &str = "end_to_end";
 /// A reader further behind than this at the end of the sustained part has not kept up; ClickHouse is
-/// written once a second, so it is a second behind at rest.
+/// written every two seconds, so it is up to that much behind at rest.
 const MOST_BACKLOG_S: [(&str, f64); 3] = [("status", 1.0), ("postgres", 1.0), ("clickhouse", 2.0)];
 const PARTS: [&str; 3] = ["sustained", "flash", "raw"];
 /// Before anything is measured: most of what a broker compiles, it compiles in this time.

@@ -15,7 +15,7 @@ use local::Stack;
 use serde_json::json;
 use tests::chaos::checker::{self, Findings};
 use tests::chaos::client::{self, Client};
-use tests::chaos::faults::{self, RECOVERY_BOUND, Struck};
+use tests::chaos::faults::{self, Struck};
 use tests::chaos::ledger::{Ledger, Told};
 use tests::chaos::tracker::Tracker;
 use tests::load::Random;
@@ -141,7 +141,7 @@ async fn strikes(arguments: &Arguments, system: &System, tracker: &Tracker) -> R
         let pause = Duration::from_secs(EVERY.0 + random.bits() % (EVERY.1 - EVERY.0 + 1));
         let fault = faults::draw(&mut random, &names);
         let told = fault.to_string();
-        let came = faults::strike(&system.stack, tracker, fault, RECOVERY_BOUND).await?;
+        let came = faults::strike(&system.stack, tracker, fault).await?;
         say(&format!(
             "{:>3}  {told:<34} {:>5} orders on their way, {} after {:.1} s",
             struck.len() + 1,

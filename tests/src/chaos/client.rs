@@ -29,7 +29,6 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(4);
 /// Sends orders; cheap to clone.
 #[derive(Clone)]
 pub struct Client {
-    /// For requests.
     http: reqwest::Client,
     urls: Arc<Vec<String>>,
     secret: Arc<str>,

@@ -136,16 +136,11 @@ impl Struck {
     }
 }
 
-/// Strikes, ends the fault, waits for the recovery up to `patience`.
+/// Strikes, ends the fault, waits for the recovery up to [`RECOVERY_BOUND`].
 ///
 /// # Errors
 /// When a component cannot be signalled or does not start again.
-pub async fn strike(
-    stack: &Stack,
-    tracker: &Tracker,
-    fault: Fault,
-    patience: Duration,
-) -> Result<Struck> {
+pub async fn strike(stack: &Stack, tracker: &Tracker, fault: Fault) -> Result<Struck> {
     let in_progress = tracker.outstanding(Instant::now());
     let target = fault.target.as_str();
     match fault.kind {
@@ -168,7 +163,7 @@ pub async fn strike(
         stack.restart(target).await.with_context(|| format!("after {fault}"))?;
     }
     let mut recovered = false;
-    while !recovered && ended.elapsed() < patience {
+    while !recovered && ended.elapsed() < RECOVERY_BOUND {
         revive(stack).await?;
         tokio::time::sleep(LOOK_EVERY).await;
         recovered = tracker.outstanding(ended) == 0 && tracker.flows_since(ended);
