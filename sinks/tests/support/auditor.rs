@@ -107,30 +107,10 @@ impl Truth {
     /// Compares with PostgreSQL, row by row.
     pub(crate) async fn check_postgres(&self, bench: &Bench) -> Result<()> {
         let client = bench.postgres().await?;
-        let rows = client
-            .query(
-                "SELECT order_id, (extract(epoch FROM accepted_at) * 1000)::bigint, version::bigint,
-                     status, reason, (extract(epoch FROM occurred_at) * 1000)::bigint, term, sequence
-                 FROM order_events",
-                &[],
-            )
-            .await?;
-        let rows = rows.iter().map(|r| {
-            ((r.get(0), r.get(1), r.get(2)), (r.get(3), r.get(4), r.get(5), r.get(6), r.get(7)))
-        });
-        same("order_events in postgres", &self.events, &rows.collect())?;
-        let newest = client
-            .query(
-                "SELECT order_id, (extract(epoch FROM accepted_at) * 1000)::bigint, version::bigint,
-                     status, reason, (extract(epoch FROM updated_at) * 1000)::bigint, term, sequence
-                 FROM orders",
-                &[],
-            )
-            .await?;
-        let newest = newest.iter().map(|r| {
-            ((r.get(0), r.get(1), r.get(2)), (r.get(3), r.get(4), r.get(5), r.get(6), r.get(7)))
-        });
-        same("orders in postgres", &newest_only(&self.events), &newest.collect())?;
+        let events = versions(&client, "order_events", "occurred_at").await?;
+        same("order_events in postgres", &self.events, &events)?;
+        let newest = versions(&client, "orders", "updated_at").await?;
+        same("orders in postgres", &newest_only(&self.events), &newest)?;
         for (table, count) in [
             ("order_lines", self.lines),
             ("consignments", self.consignments),
@@ -202,6 +182,20 @@ impl Truth {
         ensure!(count == found.len(), "{count} rows for {} versions: duplicates", found.len());
         Ok(())
     }
+}
+
+/// Rows of a table of PostgreSQL that has versions of orders; `time` is when each occurred.
+async fn versions(client: &tokio_postgres::Client, table: &str, time: &str) -> Result<Events> {
+    let query = format!(
+        "SELECT order_id, (extract(epoch FROM accepted_at) * 1000)::bigint, version::bigint,
+             status, reason, (extract(epoch FROM {time}) * 1000)::bigint, term, sequence
+         FROM {table}"
+    );
+    let rows = client.query(&query, &[]).await?;
+    let rows = rows.iter().map(|r| {
+        ((r.get(0), r.get(1), r.get(2)), (r.get(3), r.get(4), r.get(5), r.get(6), r.get(7)))
+    });
+    Ok(rows.collect())
 }
 
 fn newest_only(events: &Events) -> Events {
