@@ -12,14 +12,17 @@ use rdkafka::types::RDKafkaErrorCode;
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 const TIMEOUT: Duration = Duration::from_secs(15);
+/// KIP-464: the brokers' own `default.replication.factor`.
+const BROKERS_DEFAULT: i32 = -1;
 
 /// What to create.
 #[derive(Debug, Clone, Copy)]
 pub struct Layout {
     /// Partitions of every topic; fixed from creation on, since keys are spread by it.
     pub partitions: i32,
-    /// Copies of every partition: 3 in production, 1 on a single broker.
-    pub replication: i32,
+    /// Copies of every partition; `None` as the brokers are configured to make them
+    /// (`default.replication.factor` and `min.insync.replicas`).
+    pub replication: Option<i32>,
 }
 
 /// Creates the topics that are missing and checks the partition counts of those that are there.
@@ -93,12 +96,13 @@ struct Specification {
 impl Specification {
     fn new_topic(&self, layout: Layout) -> NewTopic<'_> {
         let partitions = if self.dead_letters { 1 } else { layout.partitions };
-        let mut topic =
-            NewTopic::new(&self.name, partitions, TopicReplication::Fixed(layout.replication));
+        let copies = TopicReplication::Fixed(layout.replication.unwrap_or(BROKERS_DEFAULT));
+        let mut topic = NewTopic::new(&self.name, partitions, copies);
         for (key, value) in &self.config {
             topic = topic.set(key, value);
         }
-        if layout.replication >= 3 { topic.set("min.insync.replicas", "2") } else { topic }
+        let safe = layout.replication.is_some_and(|copies| copies >= 3);
+        if safe { topic.set("min.insync.replicas", "2") } else { topic }
     }
 }
 

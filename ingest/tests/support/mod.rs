@@ -55,7 +55,7 @@ impl Answer {
 impl World {
     pub(crate) async fn start(adjust: impl FnOnce(StackBuilder) -> StackBuilder) -> Result<Self> {
         let stack = adjust(Stack::builder().registry().postgres()).start().await?;
-        wire::admin::set_up(&stack.brokers(), Layout { partitions: PARTITIONS, replication: 1 })
+        wire::admin::set_up(&stack.brokers(), Layout { partitions: PARTITIONS, replication: None })
             .await?;
         let registry = wire::config::Registry { url: stack.registry_url() };
         let codec = wire::registry::set_up(&registry).await?;

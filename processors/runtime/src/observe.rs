@@ -25,6 +25,10 @@ pub fn observe(observed: &Observed<'_>) {
             TRANSACTIONS.with_label_values(&["redone"]).inc();
             tracing::warn!(error = format!("{error:#}"), "batch dropped, tasks restored");
         }
+        Observed::NotTakenOver(task, error) => {
+            TRANSACTIONS.with_label_values(&["not_taken_over"]).inc();
+            tracing::warn!(task = %task, error = format!("{error:#}"), "not taken over yet: tried again");
+        }
         Observed::Fencing(task, owner) => {
             tracing::info!(task = %task, owner, "fencing the last owner");
         }

@@ -22,6 +22,8 @@ pub enum Observed<'a> {
     SlowCommit(Duration),
     /// Everything uncommitted was dropped, for this reason.
     Redone(&'a anyhow::Error),
+    /// A task could not be taken over, for this reason; it is tried again, the others go on.
+    NotTakenOver(TaskId, &'a anyhow::Error),
     /// The last owner of a task is being fenced.
     Fencing(TaskId, &'a str),
     /// A store did not fit its changelog and was emptied.

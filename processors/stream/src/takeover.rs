@@ -31,19 +31,22 @@ pub struct Takeover<'a, P: Platform> {
 }
 
 impl<P: Platform> Takeover<'_, P> {
-    /// Restores a task's state and says where it goes on.
+    /// Restores a task's state and says where it goes on. `fenced` is the footer whose owner was fenced
+    /// for this task by an earlier try.
     ///
     /// # Errors
     /// [`Stopped`] when an operator must decide; any other is worth another try.
-    pub fn take(&self, task: TaskId) -> Result<(P::Store, Start)> {
+    pub fn take(&self, task: TaskId, fenced: &mut Option<i64>) -> Result<(P::Store, Start)> {
         let log = changelog(task);
-        if let Some((_, footer)) = last_footer(self.logs, &log)?
+        if let Some((offset, footer)) = last_footer(self.logs, &log)?
             && !footer.released
             && footer.owner != self.owner
+            && *fenced != Some(offset)
             && !planted!(OpenTransactionsIgnored)
         {
             self.platform.observe(Observed::Fencing(task, &footer.owner));
             self.platform.producer(&footer.owner)?;
+            *fenced = Some(offset);
         }
         self.wait_until_stable(&log)?;
         let footer = last_footer(self.logs, &log)?;

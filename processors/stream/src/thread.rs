@@ -5,6 +5,7 @@
 //! and the tasks taken over again from their changelogs: there is one path for every failure.
 
 mod handover;
+mod postponed;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -19,6 +20,8 @@ use machines::{Source, Task, TaskId, Transaction, planted};
 use crate::commit::{Committed, Committer};
 use crate::io::{Inbox, Inboxes, Incoming, Learned, Live, Meta, Platform, Rebalance, Store};
 use crate::observe::Observed;
+
+use postponed::Postponed;
 
 /// Outcome records taken before the thread looks at its commit again.
 const OUTCOMES_PER_TURN: usize = 1_000;
@@ -86,6 +89,8 @@ pub struct StreamThread<P: Platform> {
     assigned: Vec<TaskId>,
     /// Whose inboxes are being read.
     reading: Vec<TaskId>,
+    /// Assigned, but not to be taken over yet.
+    postponed: Postponed,
     tasks: Tasks<P>,
     joined: Duration,
     /// Memberships in a row that were over soon.
@@ -118,6 +123,7 @@ impl<P: Platform> StreamThread<P> {
             changes: VecDeque::new(),
             assigned: vec![],
             reading: vec![],
+            postponed: Postponed::default(),
             tasks: BTreeMap::new(),
             joined: now,
             short_lives: 0,
@@ -142,6 +148,7 @@ impl<P: Platform> StreamThread<P> {
 
     fn turn(&mut self) -> Result<()> {
         self.rebalance()?;
+        self.retry()?;
         let mut worked = 0;
         if self.staged_bytes() < self.setup.commit.max_bytes {
             worked += self.take(Inbox::Outcomes, OUTCOMES_PER_TURN)?;

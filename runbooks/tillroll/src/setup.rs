@@ -27,9 +27,9 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = topics::DEFAULT_PARTITIONS,
           value_parser = clap::value_parser!(i32).range(1..=1000))]
     partitions: i32,
-    /// Copies of every partition: 3 in production, 1 on a single broker
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..=10))]
-    replication: i32,
+    /// Copies of every partition, 3 in production [default: as the brokers are configured]
+    #[arg(long, value_parser = clap::value_parser!(i32).range(1..=10))]
+    replication: Option<i32>,
     /// Courier companies to list, see `tillroll couriers set --help`
     #[arg(long)]
     couriers: Option<PathBuf>,

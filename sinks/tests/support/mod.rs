@@ -30,7 +30,7 @@ impl Bench {
     pub(crate) async fn start() -> Result<Self> {
         let turn = ONE_AT_A_TIME.lock().await;
         let stack = Stack::builder().registry().postgres().clickhouse().start().await?;
-        wire::admin::set_up(&stack.brokers(), Layout { partitions: 4, replication: 1 }).await?;
+        wire::admin::set_up(&stack.brokers(), Layout { partitions: 4, replication: None }).await?;
         let codec = wire::registry::set_up(&Registry { url: stack.registry_url() }).await?;
         Ok(Self { stack, codec, _turn: turn })
     }

@@ -281,6 +281,10 @@ impl<'y> Platform for ModelPlatform<'y> {
                 world.coverage.hit("batch dropped, tasks restored");
                 world.note(who, || format!("drops its batch: {error:#}"));
             }
+            Observed::NotTakenOver(task, error) => {
+                world.coverage.hit("takeover postponed");
+                world.note(who, || format!("cannot take over {task} yet: {error:#}"));
+            }
             Observed::Fencing(task, owner) => {
                 world.coverage.hit("takeover: last owner fenced");
                 world.note(who, || format!("fences {owner} for {task}"));

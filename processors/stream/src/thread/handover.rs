@@ -20,6 +20,9 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 const SHORT_LIFE: Duration = Duration::from_secs(30);
 /// … so often in a row, is contested by another process.
 const SHORT_LIVES: u32 = 5;
+/// Time for taking tasks over before the running ones are looked after again: well below the group's
+/// `max.poll.interval.ms`.
+const TAKEOVERS: Duration = Duration::from_secs(10);
 /// Longest wait for the group when leaving it.
 const LEAVE: Duration = Duration::from_secs(5);
 
@@ -43,6 +46,7 @@ impl<P: Platform> StreamThread<P> {
     /// Hands tasks over: commits with their `released` footers, closes, lets the group go on.
     fn revoke(&mut self, gone: &[TaskId]) -> Result<()> {
         self.assigned.retain(|task| !gone.contains(task));
+        gone.iter().for_each(|task| self.postponed.forget(*task));
         let committed = self.commit_all(gone);
         for task in gone {
             self.tasks.remove(&key(*task));
@@ -53,37 +57,69 @@ impl<P: Platform> StreamThread<P> {
         committed
     }
 
-    /// Takes tasks over and starts reading their inboxes.
+    /// Takes tasks over and starts reading their inboxes; those that cannot be had are postponed.
     fn open(&mut self, new: &[TaskId]) -> Result<()> {
         let began = self.platform.elapsed();
         let committed = self.committer.complete(&self.platform, &self.inboxes)?;
         self.apply(committed)?;
+        let mut opened = Vec::with_capacity(new.len());
         for task in new {
-            let takeover = Takeover {
-                platform: &self.platform,
-                logs: &self.logs,
-                inboxes: &self.inboxes,
-                owner: &self.setup.transactional_id,
-            };
-            let (store, start) =
-                takeover.take(*task).with_context(|| format!("taking over {task}"))?;
-            let backing: Rc<dyn Backing> = Rc::new(store.clone());
-            let (codec, partitions) = (self.setup.codec.clone(), self.setup.partitions);
-            let task = Task::new(*task, backing, codec, partitions, start);
-            self.tasks.insert(key(task.id()), Running { task, store, live: live() });
+            let now = self.platform.elapsed();
+            if now - began > TAKEOVERS {
+                self.postponed.to_next_turn(*task, now);
+                continue;
+            }
+            match self.take_over(*task) {
+                Ok(()) => opened.push(*task),
+                Err(error) if error.chain().any(|cause| cause.is::<Stopped>()) => {
+                    return Err(error);
+                }
+                Err(error) => {
+                    self.platform.observe(Observed::NotTakenOver(*task, &error));
+                    self.postponed.after_failure(*task, self.platform.elapsed());
+                }
+            }
         }
         // From here on the log names us.
         self.commit_all(&[])?;
         let Self { inboxes, tasks, .. } = self;
-        let opened = new.iter().filter_map(|id| tasks.get(&key(*id)).map(|r| (*id, r)));
-        inboxes.assign(opened.map(|(id, running)| (id, running.task.positions())))?;
-        self.reading.extend(new);
-        if !new.is_empty() {
+        let running = opened.iter().filter_map(|id| tasks.get(&key(*id)).map(|r| (*id, r)));
+        inboxes.assign(running.map(|(id, running)| (id, running.task.positions())))?;
+        opened.iter().for_each(|task| self.postponed.forget(*task));
+        if !opened.is_empty() {
             let took = self.platform.elapsed() - began;
-            self.platform.observe(Observed::TakenOver(new, took));
+            self.platform.observe(Observed::TakenOver(&opened, took));
         }
-        self.platform.observe(Observed::Ready);
+        self.reading.extend(opened);
+        if self.postponed.is_empty() {
+            self.platform.observe(Observed::Ready);
+        }
         Ok(())
+    }
+
+    fn take_over(&mut self, task: TaskId) -> Result<()> {
+        let takeover = Takeover {
+            platform: &self.platform,
+            logs: &self.logs,
+            inboxes: &self.inboxes,
+            owner: &self.setup.transactional_id,
+        };
+        let fenced = self.postponed.fenced(task);
+        let (store, start) =
+            takeover.take(task, fenced).with_context(|| format!("taking over {task}"))?;
+        let backing: Rc<dyn Backing> = Rc::new(store.clone());
+        let (codec, partitions) = (self.setup.codec.clone(), self.setup.partitions);
+        let task = Task::new(task, backing, codec, partitions, start);
+        self.tasks.insert(key(task.id()), Running { task, store, live: live() });
+        Ok(())
+    }
+
+    /// Tries one postponed task again.
+    pub(super) fn retry(&mut self) -> Result<()> {
+        match self.postponed.due(self.platform.elapsed()) {
+            Some(task) => self.open(&[task]),
+            None => Ok(()),
+        }
     }
 
     /// Drops everything that is not committed and takes all tasks over again.
@@ -102,6 +138,7 @@ impl<P: Platform> StreamThread<P> {
                 return Ok(());
             }
             self.tasks.clear();
+            self.postponed.clear();
             let free = if error.chain().any(|cause| cause.is::<ShutOut>()) {
                 self.join_again()
             } else if self.reading.is_empty() {
@@ -132,6 +169,7 @@ impl<P: Platform> StreamThread<P> {
         self.inboxes = self.platform.inboxes(&self.setup.processors)?;
         self.joined = now;
         self.reading.clear();
+        self.postponed.forget_all();
         self.assigned.clear();
         self.changes.clear();
         Ok(())
@@ -149,6 +187,7 @@ impl<P: Platform> StreamThread<P> {
                 Rebalance::Revoked(partitions) => {
                     let gone = task_ids(&partitions);
                     self.assigned.retain(|task| !gone.contains(task));
+                    gone.iter().for_each(|task| self.postponed.forget(*task));
                     // Nothing is read now, but the group waits for the answer.
                     self.inboxes.unassign([].into_iter())?;
                 }

@@ -1,0 +1,75 @@
+//! Tasks that could not be taken over yet: a partition without a leader, a store that is still
+//! locked. They are tried again one by one, while the thread's other tasks go on.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use machines::TaskId;
+
+use super::{Key, key};
+
+/// Wait before another try: doubles from the first to the last.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// What waits, and whom its takeover has fenced.
+#[derive(Default)]
+pub(super) struct Postponed {
+    waiting: BTreeMap<Key, Waiting>,
+    /// Offset of the footer whose owner was fenced. Once is enough: fencing ends what the owner had
+    /// begun, and what it begins afterwards cannot commit, since it no longer has the task. Fencing at
+    /// every try would stop its other tasks for as long as this one cannot be had.
+    fenced: BTreeMap<Key, Option<i64>>,
+}
+
+struct Waiting {
+    task: TaskId,
+    due: Duration,
+    wait: Duration,
+}
+
+impl Postponed {
+    /// Tries again later, and later still after every failure.
+    pub(super) fn after_failure(&mut self, task: TaskId, now: Duration) {
+        let last = self.waiting.get(&key(task)).map(|waiting| waiting.wait);
+        let wait = last.map_or(BACKOFF.0, |wait| (wait * 2).clamp(BACKOFF.0, BACKOFF.1));
+        self.waiting.insert(key(task), Waiting { task, due: now + wait, wait });
+    }
+
+    /// Tries as soon as the thread has looked after its other tasks.
+    pub(super) fn to_next_turn(&mut self, task: TaskId, now: Duration) {
+        let new = Waiting { task, due: now, wait: Duration::ZERO };
+        self.waiting.entry(key(task)).or_insert(new);
+    }
+
+    /// A task whose time has come.
+    pub(super) fn due(&self, now: Duration) -> Option<TaskId> {
+        self.waiting.values().find(|waiting| waiting.due <= now).map(|waiting| waiting.task)
+    }
+
+    /// Whether nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// The task runs, or belongs to somebody else.
+    pub(super) fn forget(&mut self, task: TaskId) {
+        self.waiting.remove(&key(task));
+        self.fenced.remove(&key(task));
+    }
+
+    /// Everything is taken over anew.
+    pub(super) fn clear(&mut self) {
+        self.waiting.clear();
+    }
+
+    /// Nothing is known of the group any more.
+    pub(super) fn forget_all(&mut self) {
+        self.waiting.clear();
+        self.fenced.clear();
+    }
+
+    /// The footer whose owner was fenced for this task.
+    pub(super) fn fenced(&mut self, task: TaskId) -> &mut Option<i64> {
+        self.fenced.entry(key(task)).or_default()
+    }
+}
