@@ -14,7 +14,10 @@ fn base(brokers: &str, client_id: &str) -> ClientConfig {
         .set("socket.keepalive.enable", "true")
         .set("reconnect.backoff.ms", "50")
         .set("reconnect.backoff.max.ms", "1000")
-        .set("topic.metadata.refresh.interval.ms", "30000")
+        // A broker that hangs is given up after that, and a new leader is heard of without an error
+        // from the old one.
+        .set("socket.timeout.ms", "10000")
+        .set("topic.metadata.refresh.interval.ms", "5000")
         .set("log.connection.close", "false");
     config
 }

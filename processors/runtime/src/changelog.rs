@@ -14,9 +14,9 @@ use stream::{Changelog, Changelogs};
 use crate::inbox::Member;
 
 /// Longest silence while reading a changelog that has an end.
-const SILENCE: Duration = Duration::from_secs(30);
-/// Longest wait for the ends of a log.
-const WATERMARKS: Duration = Duration::from_secs(10);
+const SILENCE: Duration = Duration::from_secs(15);
+/// Longest wait for the ends of a log, and for who leads it.
+const WATERMARKS: Duration = Duration::from_secs(3);
 
 /// Two consumers of a stream thread, for changelogs only.
 pub struct Reader {
@@ -77,12 +77,11 @@ impl Reader {
 
 impl Changelogs for Reader {
     fn bounds(&self, log: &Changelog) -> Result<(i64, i64)> {
-        Ok(self.committed.fetch_watermarks(&log.topic, log.partition, WATERMARKS)?)
+        watermarks(&self.committed, log)
     }
 
     fn uncommitted_end(&self, log: &Changelog) -> Result<i64> {
-        let bounds = self.probe.fetch_watermarks(&log.topic, log.partition, WATERMARKS);
-        Ok(bounds.with_context(|| format!("end of {log} is unknown"))?.1)
+        Ok(watermarks(&self.probe, log)?.1)
     }
 
     fn read(
@@ -102,6 +101,17 @@ impl Changelogs for Reader {
         self.committed.unassign()?;
         result
     }
+}
+
+/// First offset and end. librdkafka asks the broker that it last knew to lead the partition; when that
+/// one does not answer, it says "unknown partition" and keeps believing in it, so it is made to ask.
+fn watermarks(consumer: &BaseConsumer, log: &Changelog) -> Result<(i64, i64)> {
+    let ask = || consumer.fetch_watermarks(&log.topic, log.partition, WATERMARKS);
+    let bounds = ask().or_else(|_| {
+        consumer.fetch_metadata(Some(&log.topic), WATERMARKS)?;
+        ask()
+    });
+    bounds.with_context(|| format!("end of {log} is unknown"))
 }
 
 fn entry<'a>(message: &'a BorrowedMessage<'a>) -> Entry<'a> {
