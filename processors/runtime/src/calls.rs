@@ -12,16 +12,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
+use bytes::Bytes;
 use events::{
-    CallOutcome, Codec, CourierAnswered, CourierCall, CourierCode, Currency, Millis, Record, topics,
+    CallOutcome, Codec, CourierAnswered, CourierCall, CourierCode, Currency, Destination, Lane,
+    Merchant, Millis, OrderId, Record, topics,
 };
+use http_body_util::Full;
+use hyper::{Request, StatusCode};
 use machines::{Call, CallKind};
 use rdkafka::producer::{FutureProducer, FutureRecord};
-use reqwest::StatusCode;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use wire::telemetry::{COURIER_CALL_SECONDS, COURIER_CALLS};
+
+use crate::http::{self, Http, NoAnswer};
 
 /// How long one try to write an outcome may take before it is tried again.
 const OUTCOME_TIMEOUT_MS: u32 = 60_000;
@@ -41,12 +46,23 @@ pub struct Calls {
 
 struct Inner {
     runtime: Handle,
-    http: reqwest::Client,
+    http: Http,
     producer: FutureProducer,
     codec: Codec,
     partitions: i32,
     max_in_flight: usize,
     limits: Mutex<BTreeMap<CourierCode, Arc<Semaphore>>>,
+}
+
+/// What a company is asked to book.
+#[derive(Serialize)]
+struct Book<'a> {
+    reference: &'a str,
+    merchant: &'a Merchant,
+    order_id: OrderId,
+    lane: &'a Lane,
+    destination: &'a Destination,
+    weight_grams: Option<u32>,
 }
 
 /// What a company answers to a booking.
@@ -90,10 +106,7 @@ impl Calls {
             .set("linger.ms", "10")
             .create()
             .context("outcome producer cannot be made")?;
-        let http = reqwest::Client::builder()
-            .connect_timeout(Duration::from_millis(500))
-            .redirect(reqwest::redirect::Policy::none())
-            .build()?;
+        let http = Http::new();
         let limits = Mutex::default();
         let inner = Inner { runtime, http, producer, codec, partitions, max_in_flight, limits };
         Ok(Self { inner: Arc::new(inner) })
@@ -140,25 +153,15 @@ impl Inner {
     async fn ask(&self, call: &Call) -> Answer {
         let reference = call.reference();
         let timeout = Duration::from_millis(u64::try_from(call.timeout_ms).unwrap_or(1_000));
-        let request = match &call.kind {
-            CallKind::Book { merchant, destination } => {
-                let body = serde_json::json!({
-                    "reference": reference,
-                    "merchant": merchant,
-                    "order_id": call.order.order_id,
-                    "lane": call.lane,
-                    "destination": destination,
-                    "weight_grams": null,
-                });
-                self.http.post(format!("{}/consignments", call.url)).json(&body)
-            }
-            CallKind::Void => self.http.delete(format!("{}/consignments/{reference}", call.url)),
+        let request = match request(call, &reference) {
+            Ok(request) => request,
+            Err(error) => return Answer::new(CallOutcome::Failed, format!("no request: {error}")),
         };
-        let sent = request.header("Idempotency-Key", &reference).timeout(timeout).send().await;
+        let sent = self.http.send(request, timeout, MAX_ANSWER).await;
         match (sent, &call.kind) {
-            (Err(error), _) => failed(&error),
-            (Ok(response), CallKind::Book { .. }) => read_booking(response).await,
-            (Ok(response), CallKind::Void) => read_void(response.status()),
+            (Err(reason), _) => failed(reason),
+            (Ok(answer), CallKind::Book { .. }) => read_booking(&answer),
+            (Ok(answer), CallKind::Void) => read_void(answer.status),
         }
     }
 
@@ -180,18 +183,40 @@ impl Inner {
     }
 }
 
-fn failed(error: &reqwest::Error) -> Answer {
-    if error.is_connect() {
-        Answer::new(CallOutcome::Failed, "connection refused or timed out")
-    } else if error.is_timeout() {
-        Answer::new(CallOutcome::TimedOut, "no answer in time")
-    } else {
-        Answer::new(CallOutcome::TimedOut, "connection broke before an answer")
+fn request(call: &Call, reference: &str) -> Result<Request<Full<Bytes>>> {
+    let (builder, body) = match &call.kind {
+        CallKind::Book { merchant, destination } => {
+            let body = serde_json::to_vec(&Book {
+                reference,
+                merchant,
+                order_id: call.order.order_id,
+                lane: &call.lane,
+                destination,
+                weight_grams: None,
+            })?;
+            let builder = Request::post(format!("{}/consignments", call.url))
+                .header("Content-Type", "application/json");
+            (builder, Bytes::from(body))
+        }
+        CallKind::Void => {
+            (Request::delete(format!("{}/consignments/{reference}", call.url)), Bytes::new())
+        }
+    };
+    Ok(builder.header("Idempotency-Key", reference).body(Full::new(body))?)
+}
+
+fn failed(reason: NoAnswer) -> Answer {
+    match reason {
+        NoAnswer::NotConnected => {
+            Answer::new(CallOutcome::Failed, "connection refused or timed out")
+        }
+        NoAnswer::TimedOut => Answer::new(CallOutcome::TimedOut, "no answer in time"),
+        NoAnswer::Broken => Answer::new(CallOutcome::TimedOut, "connection broke before an answer"),
     }
 }
 
-async fn read_booking(response: reqwest::Response) -> Answer {
-    let status = response.status();
+fn read_booking(answer: &http::Answer) -> Answer {
+    let status = answer.status;
     let text = |what: &str| format!("{what}: status {}", status.as_u16());
     if status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::SERVICE_UNAVAILABLE {
         return Answer::new(CallOutcome::Failed, text("not now"));
@@ -203,7 +228,7 @@ async fn read_booking(response: reqwest::Response) -> Answer {
         // It may have booked before it failed: in doubt, so the attempt is voided.
         return Answer::new(CallOutcome::TimedOut, text("failed"));
     }
-    match read_limited(response).await.and_then(|bytes| Booked::parse(&bytes)) {
+    match answer.body.as_deref().and_then(Booked::parse) {
         Some(booked) => {
             let mut answer = Answer::new(CallOutcome::Succeeded, "");
             answer.booked = Some(booked);
@@ -212,17 +237,6 @@ async fn read_booking(response: reqwest::Response) -> Answer {
         // It says that it booked, but not what: in doubt, too.
         None => Answer::new(CallOutcome::TimedOut, text("unusable answer")),
     }
-}
-
-async fn read_limited(mut response: reqwest::Response) -> Option<Vec<u8>> {
-    let mut bytes = Vec::new();
-    while let Some(chunk) = response.chunk().await.ok()? {
-        bytes.extend_from_slice(&chunk);
-        if bytes.len() > MAX_ANSWER {
-            return None;
-        }
-    }
-    Some(bytes)
 }
 
 impl Booked {

@@ -19,12 +19,17 @@ use rdkafka::producer::{
 use rdkafka::util::Timeout;
 use rdkafka::{Offset, TopicPartitionList};
 use stream::{Outgoing, OutgoingHeader};
+use wire::client::TRANSACTION_TIMEOUT_MS;
 use wire::dead_letter::Rejection;
 
 use crate::inbox::Member;
 
-/// Bound on making a producer ready; librdkafka retries inside it.
-const INIT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bound on making a producer ready; librdkafka retries inside it. After that a new client, which knows
+/// nothing of the cluster's past, finds the coordinator sooner than the old one.
+const INIT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bound on sending offsets: by then the broker has ended the transaction. Without one librdkafka can
+/// wait for ever when the group's coordinator dies while it is asked.
+const OFFSETS_TIMEOUT: Duration = Duration::from_millis(TRANSACTION_TIMEOUT_MS as u64);
 
 /// Delivery opaque of every record but footers; a footer's is its index.
 const NOT_A_FOOTER: usize = usize::MAX;
@@ -152,10 +157,11 @@ impl stream::Producer for TransactionalProducer {
         for (topic, partition, offset) in offsets {
             list.add_partition_offset(topic, *partition, Offset::Offset(*offset))?;
         }
-        Ok(self.producer.send_offsets_to_transaction(&list, group, Timeout::Never)?)
+        Ok(self.producer.send_offsets_to_transaction(&list, group, OFFSETS_TIMEOUT)?)
     }
 
     fn commit(&mut self) -> Result<()> {
+        // "Never" means what is left of the transaction's time-out.
         Ok(self.producer.commit_transaction(Timeout::Never)?)
     }
 }

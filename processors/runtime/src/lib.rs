@@ -4,12 +4,13 @@
 //!
 //! Reading order: `thread` (the platform), `inbox` (polling and rebalances), `commit` (the
 //! transactional producer), `changelog` (reading them), `store` (RocksDB), `calls` (courier
-//! companies), `observe` (metrics and logs).
+//! companies) over `http`, `observe` (metrics and logs).
 
 pub mod calls;
 pub mod changelog;
 pub mod commit;
 pub mod config;
+pub mod http;
 pub mod inbox;
 pub mod observe;
 pub mod store;

@@ -36,7 +36,8 @@ struct Arguments {
     config: Option<PathBuf>,
 }
 
-#[tokio::main]
+// One thread is plenty for courier calls and the operator's port, and nobody has to be woken elsewhere.
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     match run().await {
         Ok(()) => ExitCode::SUCCESS,

@@ -159,16 +159,42 @@ pub async fn strike(stack: &Stack, tracker: &Tracker, fault: Fault) -> Result<St
         }
     }
     let ended = Instant::now();
+    let mut watch = std::pin::pin!(watch(tracker, ended));
+    let mut seen = None;
     if fault.kind != Kind::Pause {
-        stack.restart(target).await.with_context(|| format!("after {fault}"))?;
+        // What has two instances can recover before the one that failed is back.
+        let mut restart = std::pin::pin!(stack.restart(target));
+        loop {
+            tokio::select! {
+                restarted = &mut restart => {
+                    restarted.with_context(|| format!("after {fault}"))?;
+                    break;
+                }
+                found = &mut watch, if seen.is_none() => seen = Some(found),
+            }
+        }
     }
-    let mut recovered = false;
-    while !recovered && ended.elapsed() < RECOVERY_BOUND {
+    let recovery = loop {
+        if let Some(found) = seen {
+            break found;
+        }
         revive(stack).await?;
-        tokio::time::sleep(LOOK_EVERY).await;
-        recovered = tracker.outstanding(ended) == 0 && tracker.flows_since(ended);
+        seen = tokio::time::timeout(LOOK_EVERY, &mut watch).await.ok();
+    };
+    let recovered = recovery.is_some();
+    Ok(Struck { fault, in_progress, recovery: recovery.unwrap_or(RECOVERY_BOUND), recovered })
+}
+
+/// How long it took until everything accepted before the fault's end was out and new orders flowed;
+/// `None` when the bound has passed.
+async fn watch(tracker: &Tracker, ended: Instant) -> Option<Duration> {
+    while ended.elapsed() < RECOVERY_BOUND {
+        tokio::time::sleep(LOOK_EVERY / 2).await;
+        if tracker.outstanding(ended) == 0 && tracker.flows_since(ended) {
+            return Some(ended.elapsed());
+        }
     }
-    Ok(Struck { fault, in_progress, recovery: ended.elapsed(), recovered })
+    None
 }
 
 /// Starts again what ended by itself, as a supervisor does in production.
