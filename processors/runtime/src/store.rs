@@ -27,8 +27,8 @@ const DEADLINES: u8 = 2;
 /// `delete.retention.ms` (24 h).
 const LONGEST_CLOSED: Duration = Duration::from_secs(12 * 60 * 60);
 
-/// How long to wait for another thread of this process to let go of a store.
-const LOAN_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long to wait for another thread of this process to let go of a store; the takeover is tried again.
+const LOAN_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// One task's RocksDB.
 #[derive(Clone)]

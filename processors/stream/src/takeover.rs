@@ -38,6 +38,8 @@ impl<P: Platform> Takeover<'_, P> {
     /// [`Stopped`] when an operator must decide; any other is worth another try.
     pub fn take(&self, task: TaskId, fenced: &mut Option<i64>) -> Result<(P::Store, Start)> {
         let log = changelog(task);
+        // First, since it can still belong to another thread of this process: then nobody is fenced.
+        let store = self.platform.store(task)?;
         if let Some((offset, footer)) = last_footer(self.logs, &log)?
             && !footer.released
             && footer.owner != self.owner
@@ -51,7 +53,6 @@ impl<P: Platform> Takeover<'_, P> {
         self.wait_until_stable(&log)?;
         let footer = last_footer(self.logs, &log)?;
         let positions = self.positions(task, footer.as_ref().map(|(_, f)| f))?;
-        let store = self.platform.store(task)?;
         let bounds = self.logs.bounds(&log)?;
         make_usable(self.platform, task, &store, footer.as_ref().map(|(_, f)| f), bounds)?;
         let owner = self.owner.to_string();

@@ -21,6 +21,7 @@ use crate::commit::{Committed, Committer};
 use crate::io::{Inbox, Inboxes, Incoming, Learned, Live, Meta, Platform, Rebalance, Store};
 use crate::observe::Observed;
 
+use handover::PAUSE;
 use postponed::Postponed;
 
 /// Outcome records taken before the thread looks at its commit again.
@@ -95,6 +96,8 @@ pub struct StreamThread<P: Platform> {
     joined: Duration,
     /// Memberships in a row that were over soon.
     short_lives: u32,
+    /// Before tasks are taken over again after the next failure.
+    pause: Duration,
     last_commit: Duration,
     last_tick: Duration,
     last_touch: Duration,
@@ -127,6 +130,7 @@ impl<P: Platform> StreamThread<P> {
             tasks: BTreeMap::new(),
             joined: now,
             short_lives: 0,
+            pause: PAUSE.0,
             last_commit: now,
             last_tick: now,
             last_touch: now,
@@ -244,6 +248,9 @@ impl<P: Platform> StreamThread<P> {
 
     /// After the commit: the stores follow the log, then calls leave.
     fn apply(&mut self, committed: Vec<Committed>) -> Result<()> {
+        if !committed.is_empty() {
+            self.pause = PAUSE.0;
+        }
         for Committed { mut transaction, position } in committed {
             let Some(running) = self.tasks.get_mut(&key(transaction.task)) else { continue };
             let footer = transaction.footer.clone();

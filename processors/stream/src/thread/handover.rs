@@ -14,15 +14,14 @@ use crate::io::{Inbox, Inboxes, Platform, Rebalance, ShutOut, Stopped};
 use crate::observe::Observed;
 use crate::takeover::Takeover;
 
-/// Wait between recoveries: doubles from the first to the last.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// Pause before tasks are taken over again: doubles from the first to the last until a batch is committed.
+pub(super) const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// A membership that ends sooner than this, …
 const SHORT_LIFE: Duration = Duration::from_secs(30);
 /// … so often in a row, is contested by another process.
 const SHORT_LIVES: u32 = 5;
-/// Time for taking tasks over before the running ones are looked after again: well below the group's
-/// `max.poll.interval.ms`.
-const TAKEOVERS: Duration = Duration::from_secs(10);
+/// Time for taking tasks over before the group and the running ones are looked after again.
+const TAKEOVERS: Duration = Duration::from_secs(2);
 /// Longest wait for the group when leaving it.
 const LEAVE: Duration = Duration::from_secs(5);
 
@@ -66,7 +65,7 @@ impl<P: Platform> StreamThread<P> {
         for task in new {
             let now = self.platform.elapsed();
             if now - began > TAKEOVERS {
-                self.postponed.to_next_turn(*task, now);
+                self.postponed.until(*task, now);
                 continue;
             }
             match self.take_over(*task) {
@@ -114,23 +113,23 @@ impl<P: Platform> StreamThread<P> {
         Ok(())
     }
 
-    /// Tries one postponed task again.
+    /// Tries the postponed tasks again whose time has come.
     pub(super) fn retry(&mut self) -> Result<()> {
-        match self.postponed.due(self.platform.elapsed()) {
-            Some(task) => self.open(&[task]),
-            None => Ok(()),
-        }
+        let due = self.postponed.due(self.platform.elapsed());
+        if due.is_empty() { Ok(()) } else { self.open(&due) }
     }
 
-    /// Drops everything that is not committed and takes all tasks over again.
+    /// Drops everything that is not committed; all tasks are to be taken over again, when the group has
+    /// been heard: taking over what was lost meanwhile would only disturb its new owner.
     pub(super) fn recover(&mut self, error: Error) -> Result<()> {
         let mut error = error;
-        let mut wait = BACKOFF.0;
         loop {
             if error.chain().any(|cause| cause.is::<Stopped>()) {
                 return Err(error);
             }
             self.platform.observe(Observed::Redone(&error));
+            let wait = self.pause;
+            self.pause = (wait * 2).min(PAUSE.1);
             if planted!(OverlaysKept) && !self.tasks.is_empty() {
                 self.platform.sleep(wait);
                 self.inboxes.assign([].into_iter())?;
@@ -149,12 +148,11 @@ impl<P: Platform> StreamThread<P> {
             if self.platform.stopping() {
                 return Ok(());
             }
-            self.platform.sleep(wait);
-            wait = (wait * 2).min(BACKOFF.1);
-            match free.and_then(|()| self.restart()) {
+            match free.and_then(|()| self.restart(wait)) {
                 Ok(()) => return Ok(()),
                 Err(next) => error = next,
             }
+            self.platform.sleep(wait);
         }
     }
 
@@ -175,30 +173,17 @@ impl<P: Platform> StreamThread<P> {
         Ok(())
     }
 
-    fn restart(&mut self) -> Result<()> {
-        self.committer = Committer::connect(&self.platform, &self.setup.transactional_id)?;
-        // Serves the group, whose changes since the failure come first: taking over what was lost
-        // meanwhile would fence its new owner, and who is no member can commit nothing.
+    fn restart(&mut self, wait: Duration) -> Result<()> {
+        // Who was thrown out hears of it only while it asks.
         let pending = self.inboxes.next(Inbox::Commands, |_| Ok(()))?;
         debug_assert!(!pending, "nothing is assigned");
-        self.changes.extend(self.inboxes.rebalances());
-        while let Some(change) = self.changes.pop_front() {
-            match change {
-                Rebalance::Revoked(partitions) => {
-                    let gone = task_ids(&partitions);
-                    self.assigned.retain(|task| !gone.contains(task));
-                    gone.iter().for_each(|task| self.postponed.forget(*task));
-                    // Nothing is read now, but the group waits for the answer.
-                    self.inboxes.unassign([].into_iter())?;
-                }
-                Rebalance::Assigned(partitions) => self.assigned.extend(task_ids(&partitions)),
-            }
-        }
+        self.committer = Committer::connect(&self.platform, &self.setup.transactional_id)?;
         // The answer to an assignment whose takeover failed: until then the group keeps a member
         // that was thrown out waiting, and nobody hears of it.
         self.inboxes.assign([].into_iter())?;
-        let assigned = self.assigned.clone();
-        self.open(&assigned)
+        let at = self.platform.elapsed() + wait;
+        self.assigned.iter().for_each(|task| self.postponed.until(*task, at));
+        Ok(())
     }
 
     /// Commits, releases every task and leaves the group.

@@ -1,5 +1,6 @@
 //! Tasks that could not be taken over yet: a partition without a leader, a store that is still
-//! locked. They are tried again one by one, while the thread's other tasks go on.
+//! locked, a failure that cost the thread all its tasks. The group and the thread's other tasks come
+//! first.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -35,15 +36,17 @@ impl Postponed {
         self.waiting.insert(key(task), Waiting { task, due: now + wait, wait });
     }
 
-    /// Tries as soon as the thread has looked after its other tasks.
-    pub(super) fn to_next_turn(&mut self, task: TaskId, now: Duration) {
-        let new = Waiting { task, due: now, wait: Duration::ZERO };
-        self.waiting.entry(key(task)).or_insert(new);
+    /// Tries at this time.
+    pub(super) fn until(&mut self, task: TaskId, due: Duration) {
+        let wait = self.waiting.get(&key(task)).map_or(Duration::ZERO, |waiting| waiting.wait);
+        self.waiting.insert(key(task), Waiting { task, due, wait });
     }
 
-    /// A task whose time has come.
-    pub(super) fn due(&self, now: Duration) -> Option<TaskId> {
-        self.waiting.values().find(|waiting| waiting.due <= now).map(|waiting| waiting.task)
+    /// The tasks whose time has come, those that have waited longest first.
+    pub(super) fn due(&self, now: Duration) -> Vec<TaskId> {
+        let mut due: Vec<_> = self.waiting.values().filter(|waiting| waiting.due <= now).collect();
+        due.sort_by_key(|waiting| waiting.due);
+        due.into_iter().map(|waiting| waiting.task).collect()
     }
 
     /// Whether nothing waits.
