@@ -45,6 +45,7 @@ pub(crate) fn status(key: &str, version: i32) -> OrderStatusChanged {
         currency: "GBP".into(),
         promised_at: Millis(1_800_100_000_000),
         attempt: 1,
+        expected_by: Millis(0),
     };
     let statuses = [OrderStatus::Received, OrderStatus::Reserved, OrderStatus::Routed];
     let index = usize::try_from(version - 1).expect("versions count from 1").min(2);

@@ -111,12 +111,14 @@ pub enum CallOutcome {
     Succeeded,
     /// The company said no (4xx); asking again is useless.
     Refused,
-    /// Certainly not done (refused connection, 5xx or 429 answer).
+    /// Certainly not done (refused connection, 503 answer).
     Failed,
     /// Nobody knows: time-out, or the connection broke after the request left.
     TimedOut,
     /// The call never left: too late, or the partition moved on.
     NotSent,
+    /// Certainly not done: too many requests (429).
+    Throttled,
 }
 
 /// One parcel set with one courier.
@@ -136,6 +138,9 @@ pub struct Consignment {
     pub promised_at: Millis,
     /// 1 = the first courier asked; more means failover.
     pub attempt: i32,
+    /// When it will be there in nine of ten cases, by what the lane really took; 0: the lane is not
+    /// known well enough.
+    pub expected_by: Millis,
 }
 
 /// Answer: a courier has taken the order.

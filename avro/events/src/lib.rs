@@ -11,10 +11,12 @@ pub mod money;
 pub mod order;
 pub mod origin;
 pub mod record;
+pub mod routing;
 pub mod status;
 pub mod stock;
 pub mod time;
 pub mod topics;
+pub mod tracking;
 
 pub use codec::{Codec, DecodeError};
 pub use courier::{
@@ -32,9 +34,14 @@ pub use order::{
 };
 pub use origin::{ORIGIN_HEADER, Origin};
 pub use record::{Record, RecordType};
+pub use routing::{
+    Blackout, BreakerMoved, BreakerState, Candidate, CourierDecided, CourierRuled, DecisionReason,
+    DeliveryJudged, LaneRuled, Standing,
+};
 pub use status::{OrderStatus, OrderStatusChanged};
 pub use stock::{
     AllocateLines, LineRefusal, LinesRefused, LinesReserved, RefusalReason, ReleaseLines,
     ReserveLine, ReserveLines, StockLevelChanged, StockReceived,
 };
 pub use time::Millis;
+pub use tracking::{ConsignmentMoved, ConsignmentState, TrackingEvent, TrackingReported};

@@ -1,10 +1,11 @@
 //! The closed set of record types: one Avro schema, one registry subject and one Rust type each.
 
 use crate::{
-    AllocateLines, BookConsignment, CancelRequested, ConfirmationTimedOut, ConsignmentBooked,
-    ConsignmentFailed, CourierAnswered, CourierListed, LinesRefused, LinesReserved, OrderConfirmed,
-    OrderPlaced, OrderRepeated, OrderStatusChanged, ReleaseLines, ReserveLines, StockLevelChanged,
-    StockReceived, VoidConsignment,
+    AllocateLines, BookConsignment, BreakerMoved, CancelRequested, ConfirmationTimedOut,
+    ConsignmentBooked, ConsignmentFailed, ConsignmentMoved, CourierAnswered, CourierDecided,
+    CourierListed, CourierRuled, DeliveryJudged, LaneRuled, LinesRefused, LinesReserved,
+    OrderConfirmed, OrderPlaced, OrderRepeated, OrderStatusChanged, ReleaseLines, ReserveLines,
+    StockLevelChanged, StockReceived, TrackingReported, VoidConsignment,
 };
 
 macro_rules! records {
@@ -96,6 +97,13 @@ records!(
     CourierAnswered,
     ConsignmentBooked,
     ConsignmentFailed,
+    CourierRuled,
+    LaneRuled,
+    BreakerMoved,
+    TrackingReported,
+    ConsignmentMoved,
+    CourierDecided,
+    DeliveryJudged,
     OrderStatusChanged,
     StockLevelChanged,
     CancelRequested,

@@ -4,11 +4,12 @@
 //! States: *reserving* (waits for its stock partitions; *retrying* if pieces were only held by others)
 //! → *awaiting* (only an order that its customer must confirm: expires in time) → *booking* (waits for
 //! a courier) → *routed*; from each of them *rejected*, *expired* or *cancelled*, after everything that
-//! was done is undone. Each step is paired with its compensation: `ReserveLines`/`ReleaseLines`,
+//! was done is undone. Then *shipped* → delivered, or *undeliverable* → returned. Each step is paired with its compensation: `ReserveLines`/`ReleaseLines`,
 //! `BookConsignment`/`VoidConsignment`. A stock partition receives an order's commands in the order
 //! they were decided, so a release never overtakes its reservation and needs no answer.
 
 mod cancel;
+mod deliver;
 mod reserve;
 
 use std::collections::BTreeMap;
@@ -77,6 +78,10 @@ pub enum Stage {
     Routed,
     /// Cancelled, while a courier may have it.
     Cancelling,
+    /// On its way to the customer.
+    Shipped,
+    /// The courier has given up; it may come back.
+    Undeliverable,
 }
 
 /// What every status event repeats of its order, so that no reader needs to join.
@@ -244,7 +249,7 @@ impl Fulfilment {
         let Some(mut saga) = self.saga(order_id, answer.accepted_at) else { return };
         match saga.stage {
             Stage::Booking => {}
-            Stage::Routed => return,
+            Stage::Routed | Stage::Shipped | Stage::Undeliverable => return,
             Stage::Cancelling => {
                 let booked = Some((answer.consignment.courier, answer.consignment.attempt));
                 self.cancelled_booking_ended(order_id, &saga, booked, context, fx);
@@ -354,6 +359,7 @@ impl Machine for Fulfilment {
             Record::ConfirmationTimedOut(over) => self.expire(&over, context, effects),
             Record::ConsignmentBooked(answer) => self.booked(answer, context, effects),
             Record::ConsignmentFailed(answer) => self.booking_failed(&answer, context, effects),
+            Record::ConsignmentMoved(moved) => self.consignment_moved(moved, context, effects),
             other => effects.reject(format!("{} is not for orders", other.record_type().name())),
         }
     }

@@ -159,6 +159,7 @@ pub(crate) fn status(
         currency: "GBP".into(),
         promised_at: accepted_at.plus(86_400_000),
         attempt: 1,
+        expected_by: Millis(0),
     });
     let refusal = |line: &OrderLine| LineRefusal {
         line: line.line,

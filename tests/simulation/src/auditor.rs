@@ -1,6 +1,7 @@
 //! A second opinion: from the committed logs, the companies' ledgers and the sinks' tables alone, was
 //! every order served exactly once? Shares no code with the machines; decodes records by `events`.
 
+mod deliveries;
 mod money;
 mod orders;
 mod state;
@@ -37,6 +38,7 @@ pub fn audit(world: &World) -> Vec<String> {
     orders::check(world, &evidence, &mut faults);
     money::stock(world, &evidence, &mut faults);
     money::consignments(world, &evidence, &mut faults);
+    deliveries::check(world, &evidence, &mut faults);
     state::check(world, &mut faults);
     state::sinks(world, &evidence, &mut faults);
     faults.truncate(20);
@@ -111,6 +113,14 @@ pub fn cover(world: &mut World) {
                 Record::OrderRepeated(repeated) => format!("saga: {:?}", repeated.kind),
                 Record::ConsignmentBooked(booked) if booked.consignment.attempt > 1 => {
                     "saga: ConsignmentBooked after failover".into()
+                }
+                Record::CourierDecided(decided) => {
+                    format!("decision: {}", decided.reason.as_str())
+                }
+                Record::BreakerMoved(moved) => format!("breaker: {}", moved.state.as_str()),
+                Record::TrackingReported(report) => format!("tracking: {}", report.event.as_str()),
+                Record::DeliveryJudged(judged) => {
+                    format!("judged: {}", if judged.on_time { "on time" } else { "late" })
                 }
                 Record::VoidConsignment(void) if void.courier.is_some() => {
                     "saga: VoidConsignment, of a booked one".into()

@@ -3,7 +3,9 @@
 
 use events::{ConsignmentFailed, CourierCode, OrderKey, VoidConsignment};
 
-use super::{Booking, Couriers, OwedVoid, Stage, VOID_RETRY_MS, emit_outcome};
+use super::Couriers;
+use super::booking::{VOID_RETRY_MS, emit_outcome};
+use super::rows::{Booking, OwedVoid, Stage};
 use crate::machine::{Context, Effects};
 use crate::planted;
 
@@ -22,7 +24,9 @@ impl Couriers {
                 rounds: 0,
                 owed: vec![],
                 repeated: false,
+                probe: false,
             });
+            self.forget_parcel(order, command.attempt);
             self.owe(order, &mut booking, courier, command.attempt, context, fx);
             return self.keep_or_forget(order, booking);
         }

@@ -7,6 +7,7 @@
 //! | reserving, retrying, awaiting | what is reserved or asked for |
 //! | booking | that, and the booking: the saga stays (*cancelling*) until the couriers processor answers, since a courier may have it already |
 //! | routed | what is allocated, and the consignment |
+//! | shipped, undeliverable | nothing: it is too late |
 
 use events::{
     CancelRequested, ConfirmationTimedOut, CourierCode, Fingerprint, Millis, OrderConfirmed,
@@ -50,7 +51,8 @@ impl Fulfilment {
             return;
         }
         match saga.stage {
-            Stage::Cancelling => {}
+            // What the courier has is not stopped any more: it can be returned.
+            Stage::Cancelling | Stage::Shipped | Stage::Undeliverable => {}
             Stage::Booking => {
                 release(&saga, order_id, fx);
                 self.void(order_id, &saga, None, context, fx);

@@ -118,6 +118,7 @@ impl Shop {
             currency: "GBP".into(),
             promised_at: Millis(9),
             attempt: 3,
+            expected_by: Millis(0),
         };
         let accepted_at = self.saga.orders.get(&id(name)).unwrap().accepted_at;
         let booked = ConsignmentBooked { order_id: id(name), accepted_at, consignment };

@@ -25,7 +25,8 @@ pub(super) fn stock(world: &World, evidence: &Evidence, faults: &mut Vec<String>
     }
     let mut allocated = BTreeMap::<(Merchant, Sku), i64>::new();
     for chain in evidence.statuses.values() {
-        let routed = chain.last().is_some_and(|last| last.status == OrderStatus::Routed);
+        let was = |status| chain.iter().any(|changed| changed.status == status);
+        let routed = was(OrderStatus::Routed) && !was(OrderStatus::Cancelled);
         for placed in chain.iter().filter(|_| routed).filter_map(|c| c.order.as_ref()) {
             for line in &placed.lines {
                 let key = (placed.merchant.clone(), line.sku.clone());

@@ -72,12 +72,36 @@ fn chain_fault(chain: &[OrderStatusChanged]) -> Option<&'static str> {
     let statuses: Vec<OrderStatus> = chain.iter().map(|changed| changed.status).collect();
     use OrderStatus::{Cancelled, Expired, Received, Rejected, Reserved, Routed};
     match statuses.as_slice() {
-        [Received, Rejected | Cancelled]
-        | [Received, Reserved, Routed | Rejected | Cancelled | Expired]
-        | [Received, Reserved, Routed, Cancelled] => None,
+        [Received, Rejected | Cancelled] | [Received, Reserved, Rejected | Cancelled | Expired] => {
+            None
+        }
+        [Received, Reserved, Routed, ..] => delivery_fault(&chain[2..]),
         [Received] | [Received, Reserved] => Some("AU-3 an order that was never finished"),
         _ => Some("AU-3 an illegal chain"),
     }
+}
+
+/// What may follow from `routed`, the first of the chain; nothing has to.
+fn delivery_fault(chain: &[OrderStatusChanged]) -> Option<&'static str> {
+    use OrderStatus::{Cancelled, Delivered, Returned, Routed, Shipped, Undeliverable};
+    let mut overdue = 0;
+    for pair in chain.windows(2) {
+        let (before, now) = (pair[0].status, &pair[1]);
+        if now.status == before && now.reason == "overdue" {
+            overdue += 1;
+            continue;
+        }
+        let legal: &[OrderStatus] = match before {
+            Routed => &[Shipped, Cancelled, Undeliverable, Returned],
+            Shipped => &[Delivered, Undeliverable, Returned],
+            Undeliverable => &[Delivered, Returned],
+            _ => &[],
+        };
+        if !legal.contains(&now.status) {
+            return Some("AU-3 an illegal chain after routed");
+        }
+    }
+    (overdue > 1).then_some("AU-3 told more than once that it is overdue")
 }
 
 /// AU-15: a cancel that was acknowledged counts, and nothing else cancels. AU-16: what has to be
