@@ -14,6 +14,7 @@ use crate::publish::Publisher;
 use crate::recent::Recent;
 use crate::request::BodyBudget;
 use crate::tail::Tail;
+use crate::webhooks::Secrets;
 
 /// Receipts, and requests to change orders, that are remembered: far fewer than orders, and known to their own process alone.
 const RECEIPTS: usize = 100_000;
@@ -31,6 +32,7 @@ pub(crate) struct App {
     pub(crate) limits: Limits,
     pub(crate) idempotency_days: u16,
     pub(crate) reservation_ms: i64,
+    pub(crate) webhook_secrets: Secrets,
     _tail: Tail,
 }
 
@@ -63,6 +65,7 @@ impl App {
             requests: Recent::new(window, RECEIPTS),
             reservation_ms: i64::from(config.reservation_seconds) * 1000,
             database: Database::new(&config.postgres, &config.tracking)?,
+            webhook_secrets: Secrets::read(&config.webhook_secrets_file)?,
             bodies: BodyBudget::new(config.limits.bodies_bytes),
             limits: config.limits.clone(),
             idempotency_days: config.idempotency_days,

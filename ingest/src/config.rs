@@ -18,6 +18,7 @@ pub struct Config {
     pub operator_listen: Option<SocketAddr>,
     pub instance: String,
     pub keys_file: PathBuf,
+    pub webhook_secrets_file: PathBuf,
     pub idempotency_days: u16,
     pub reservation_seconds: u32,
     pub kafka: wire::config::Kafka,

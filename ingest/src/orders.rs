@@ -122,7 +122,8 @@ fn agree(
     Ok(Answer { accepted_at, replayed })
 }
 
-fn refused(refusal: Refusal) -> Problem {
+/// What a client hears of a record that was not handed over.
+pub(crate) fn refused(refusal: Refusal) -> Problem {
     Problem::plain(match refusal {
         Refusal::Busy => Code::TooBusy,
         Refusal::Unavailable => Code::KafkaUnavailable,

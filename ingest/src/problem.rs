@@ -58,6 +58,8 @@ codes! {
         "A key is 1 to 255 visible ASCII characters, bare or as a quoted string (RFC 8941), sent once."
     Unauthorized 401 "unauthorized" false "No valid API key"
         "The header `Authorization: Bearer tr_…` is missing, or its key is unknown or revoked."
+    InvalidSignature 401 "invalid_signature" false "No valid signature"
+        "A webhook needs `webhook-id`, `webhook-timestamp` (within five minutes) and `webhook-signature` under the courier's secret (Standard Webhooks)."
     NotFound 404 "not_found" false "No such path"
         "The API has no such path."
     OrderNotFound 404 "order_not_found" false "No such order"

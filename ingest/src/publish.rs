@@ -44,16 +44,19 @@ pub enum Target {
     Stock,
     /// `order-outcomes`.
     Outcomes,
+    /// `couriers`.
+    Couriers,
 }
 
 impl Target {
-    const ALL: [Self; 3] = [Self::Orders, Self::Stock, Self::Outcomes];
+    const ALL: [Self; 4] = [Self::Orders, Self::Stock, Self::Outcomes, Self::Couriers];
 
     fn topic(self) -> &'static str {
         match self {
             Self::Orders => topics::ORDERS.name,
             Self::Stock => topics::STOCK.name,
             Self::Outcomes => topics::ORDER_OUTCOMES.name,
+            Self::Couriers => topics::COURIERS.name,
         }
     }
 }
@@ -229,6 +232,7 @@ impl Shared {
             Target::Orders => partition,
             Target::Stock => partitions + partition,
             Target::Outcomes => 2 * partitions + partition,
+            Target::Couriers => 3 * partitions + partition,
         }
     }
 

@@ -19,7 +19,7 @@ use crate::app::App;
 use crate::changes::Change;
 use crate::problem::{self, Code, Problem};
 use crate::request::Request;
-use crate::{changes, orders, stock, tracking};
+use crate::{changes, orders, stock, tracking, webhooks};
 
 /// Set once Kafka and the registry were reached; until then the API answers 503.
 pub(crate) type Slot = Arc<OnceLock<App>>;
@@ -55,6 +55,13 @@ where
             ("/v1/stock/{sku}", stock::show(app, request, sku).await)
         }
         (["v1", "stock", _], _) => ("/v1/stock/{sku}", only("GET")),
+        (["v1", "webhooks", "couriers", courier], &Method::POST) => (
+            "/v1/webhooks/couriers/{courier}",
+            webhooks::report(app, request, courier).await,
+        ),
+        (["v1", "webhooks", "couriers", _], _) => {
+            ("/v1/webhooks/couriers/{courier}", only("POST"))
+        }
         _ => ("unknown", Err(Problem::plain(Code::NotFound))),
     }
 }
