@@ -14,8 +14,9 @@ use crate::publish::Publisher;
 use crate::recent::Recent;
 use crate::request::BodyBudget;
 use crate::tail::Tail;
+use crate::webhooks::Secrets;
 
-/// Receipts that are remembered: far fewer than orders, and known to their own process alone.
+/// Receipts, and requests to change orders, that are remembered: far fewer than orders, and known to their own process alone.
 const RECEIPTS: usize = 100_000;
 
 /// Everything a handler needs.
@@ -25,10 +26,13 @@ pub(crate) struct App {
     pub(crate) publisher: Publisher,
     pub(crate) recent: Arc<Recent>,
     pub(crate) receipts: Recent,
+    pub(crate) requests: Recent,
     pub(crate) database: Database,
     pub(crate) bodies: BodyBudget,
     pub(crate) limits: Limits,
     pub(crate) idempotency_days: u16,
+    pub(crate) reservation_ms: i64,
+    pub(crate) webhook_secrets: Secrets,
     _tail: Tail,
 }
 
@@ -58,7 +62,10 @@ impl App {
             publisher,
             recent,
             receipts: Recent::new(window, RECEIPTS),
+            requests: Recent::new(window, RECEIPTS),
+            reservation_ms: i64::from(config.reservation_seconds) * 1000,
             database: Database::new(&config.postgres, &config.tracking)?,
+            webhook_secrets: Secrets::read(&config.webhook_secrets_file)?,
             bodies: BodyBudget::new(config.limits.bodies_bytes),
             limits: config.limits.clone(),
             idempotency_days: config.idempotency_days,

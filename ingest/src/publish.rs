@@ -42,15 +42,21 @@ pub enum Target {
     Orders,
     /// `stock`.
     Stock,
+    /// `order-outcomes`.
+    Outcomes,
+    /// `couriers`.
+    Couriers,
 }
 
 impl Target {
-    const ALL: [Self; 2] = [Self::Orders, Self::Stock];
+    const ALL: [Self; 4] = [Self::Orders, Self::Stock, Self::Outcomes, Self::Couriers];
 
     fn topic(self) -> &'static str {
         match self {
             Self::Orders => topics::ORDERS.name,
             Self::Stock => topics::STOCK.name,
+            Self::Outcomes => topics::ORDER_OUTCOMES.name,
+            Self::Couriers => topics::COURIERS.name,
         }
     }
 }
@@ -225,6 +231,8 @@ impl Shared {
         match record.target {
             Target::Orders => partition,
             Target::Stock => partitions + partition,
+            Target::Outcomes => 2 * partitions + partition,
+            Target::Couriers => 3 * partitions + partition,
         }
     }
 

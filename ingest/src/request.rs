@@ -69,6 +69,17 @@ where
         limits: &Limits,
         budget: &BodyBudget,
     ) -> Result<Value, Problem> {
+        let body = self.bytes(limits, budget).await?;
+        serde_json::from_slice(&body)
+            .map_err(|error| Problem::new(Code::InvalidJson, format!("not JSON: {error}")))
+    }
+
+    /// Reads a JSON body as it was sent, within the limits' bytes and time.
+    pub(crate) async fn bytes(
+        &mut self,
+        limits: &Limits,
+        budget: &BodyBudget,
+    ) -> Result<Bytes, Problem> {
         let limit = limits.body_bytes;
         if !speaks_json(&self.headers) {
             return Err(Problem::plain(Code::UnsupportedMediaType));
@@ -82,9 +93,7 @@ where
         let mut hold = budget.hold();
         let reading = read(self.body.as_mut(), limit, &mut hold);
         let body = tokio::time::timeout(limits.body_timeout(), reading).await;
-        let body = body.map_err(|_| Problem::plain(Code::RequestTimeout))??;
-        serde_json::from_slice(&body)
-            .map_err(|error| Problem::new(Code::InvalidJson, format!("not JSON: {error}")))
+        body.map_err(|_| Problem::plain(Code::RequestTimeout))?
     }
 
     /// Reads what is left of the body, for nothing.

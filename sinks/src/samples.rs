@@ -35,6 +35,7 @@ pub(crate) fn status(key: &str, version: i32) -> OrderStatusChanged {
         total_minor: 3060,
         ordered_at: Millis(1_291_191_960_000),
         attributes: [("gift".into(), "yes".into())].into(),
+        confirm_within_ms: 0,
     };
     let consignment = Consignment {
         courier: CourierCode::parse("swift").expect("legal"),
@@ -44,6 +45,7 @@ pub(crate) fn status(key: &str, version: i32) -> OrderStatusChanged {
         currency: "GBP".into(),
         promised_at: Millis(1_800_100_000_000),
         attempt: 1,
+        expected_by: Millis(0),
     };
     let statuses = [OrderStatus::Received, OrderStatus::Reserved, OrderStatus::Routed];
     let index = usize::try_from(version - 1).expect("versions count from 1").min(2);

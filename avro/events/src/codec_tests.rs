@@ -23,6 +23,7 @@ fn order() -> OrderPlaced {
         total_minor: 1530,
         ordered_at: Millis(1_291_191_960_000),
         attributes: [("gift".into(), "yes".into())].into(),
+        confirm_within_ms: 900_000,
     }
 }
 
@@ -45,6 +46,7 @@ fn consignment() -> Consignment {
         currency: "GBP".into(),
         promised_at: Millis(9),
         attempt: 2,
+        expected_by: Millis(8),
     }
 }
 
@@ -130,9 +132,9 @@ fn samples() -> Vec<Record> {
         CourierAnswered {
             order_id,
             accepted_at,
-            lane,
+            lane: lane.clone(),
             attempt: 1,
-            courier,
+            courier: courier.clone(),
             call: CourierCall::Book,
             outcome: CallOutcome::TimedOut,
             detail: "no answer in 1000 ms".into(),
@@ -146,6 +148,81 @@ fn samples() -> Vec<Record> {
         .into(),
         ConsignmentBooked { order_id, accepted_at, consignment: consignment() }.into(),
         ConsignmentFailed { order_id, accepted_at, detail: "all refused".into() }.into(),
+        CourierRuled {
+            courier: courier.clone(),
+            lane: lane.as_str().into(),
+            paused: true,
+            weight_percent: 80,
+            blackouts: vec![Blackout { begins_at: Millis(1), ends_at: Millis(2) }],
+        }
+        .into(),
+        LaneRuled {
+            lane: "".into(),
+            lateness_cost_minor: 1_000,
+            currency: gbp.clone(),
+            max_late_permille: 300,
+        }
+        .into(),
+        BreakerMoved {
+            courier: courier.clone(),
+            partition: 3,
+            state: BreakerState::Open,
+            until: Millis(7),
+        }
+        .into(),
+        TrackingReported {
+            order_id,
+            accepted_at,
+            lane: lane.clone(),
+            courier: courier.clone(),
+            attempt: 1,
+            event: TrackingEvent::Collected,
+            occurred_at: Millis(6),
+            detail: "PICKED_UP".into(),
+        }
+        .into(),
+        ConsignmentMoved {
+            order_id,
+            accepted_at,
+            attempt: 1,
+            state: ConsignmentState::Shipped,
+            occurred_at: Millis(6),
+            detail: "".into(),
+        }
+        .into(),
+        CourierDecided {
+            order_id,
+            accepted_at,
+            lane: lane.clone(),
+            attempt: 1,
+            decided_at: Millis(5),
+            courier: courier.clone(),
+            reason: DecisionReason::Explored,
+            propensity_permille: 125,
+            lateness_cost_minor: 1_000,
+            candidates: vec![Candidate {
+                courier: courier.clone(),
+                price_minor: 450,
+                late_permille: 70,
+                score_minor: 520,
+                standing: Standing::Eligible,
+            }],
+        }
+        .into(),
+        DeliveryJudged {
+            order_id,
+            accepted_at,
+            lane: lane.clone(),
+            attempt: 1,
+            courier: courier.clone(),
+            judged_at: Millis(9),
+            on_time: true,
+            transit_ms: 86_400_000,
+            price_minor: 450,
+            expected_by_kept: true,
+            expected_by: Millis(8),
+        }
+        .into(),
         OrderStatusChanged {
             order_id,
             accepted_at,
@@ -164,7 +241,7 @@ fn samples() -> Vec<Record> {
         }
         .into(),
         StockLevelChanged {
-            merchant,
+            merchant: merchant.clone(),
             sku,
             warehouse,
             version: 12,
@@ -174,6 +251,29 @@ fn samples() -> Vec<Record> {
             changed_at: Millis(5),
         }
         .into(),
+        CancelRequested {
+            order_id,
+            merchant: merchant.clone(),
+            request_id: RequestId::derive("cancel", &merchant, "c1"),
+            reason: "changed my mind".into(),
+        }
+        .into(),
+        OrderConfirmed {
+            order_id,
+            merchant: merchant.clone(),
+            request_id: RequestId::derive("confirm", &merchant, "c1"),
+        }
+        .into(),
+        VoidConsignment {
+            order_id,
+            accepted_at,
+            merchant,
+            lane,
+            courier: Some(courier),
+            attempt: 1,
+        }
+        .into(),
+        ConfirmationTimedOut { order_id, accepted_at }.into(),
     ]
 }
 

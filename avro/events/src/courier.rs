@@ -38,6 +38,24 @@ pub struct BookConsignment {
     pub destination: Destination,
 }
 
+/// Command: no courier shall carry this order any more. Without a courier it is answered by
+/// [`ConsignmentFailed`], unless an answer is under way already; with one it has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VoidConsignment {
+    /// The order.
+    pub order_id: OrderId,
+    /// With the id, the order's identity.
+    pub accepted_at: Millis,
+    /// The shop.
+    pub merchant: Merchant,
+    /// Record key.
+    pub lane: Lane,
+    /// Who has booked it; `None` while nobody has, as far as the sender knows.
+    pub courier: Option<CourierCode>,
+    /// The attempt that was booked; 0 without a courier.
+    pub attempt: i32,
+}
+
 /// Outcome of one call to a courier company, written by the process that made it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CourierAnswered {
@@ -93,12 +111,14 @@ pub enum CallOutcome {
     Succeeded,
     /// The company said no (4xx); asking again is useless.
     Refused,
-    /// Certainly not done (refused connection, 5xx or 429 answer).
+    /// Certainly not done (refused connection, 503 answer).
     Failed,
     /// Nobody knows: time-out, or the connection broke after the request left.
     TimedOut,
     /// The call never left: too late, or the partition moved on.
     NotSent,
+    /// Certainly not done: too many requests (429).
+    Throttled,
 }
 
 /// One parcel set with one courier.
@@ -118,6 +138,9 @@ pub struct Consignment {
     pub promised_at: Millis,
     /// 1 = the first courier asked; more means failover.
     pub attempt: i32,
+    /// When it will be there in nine of ten cases, by what the lane really took; 0: the lane is not
+    /// known well enough.
+    pub expected_by: Millis,
 }
 
 /// Answer: a courier has taken the order.

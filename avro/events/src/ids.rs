@@ -137,6 +137,21 @@ pub struct OrderKey {
     pub accepted_at: Millis,
 }
 
+impl OrderKey {
+    /// The reference under which a courier knows an attempt's consignment, `<uuid>-<attempt>`; repeats
+    /// are safe under it. The UUID stands for order and acceptance: a key used again after its
+    /// lifetime is another order.
+    pub fn reference(&self, attempt: i32) -> String {
+        let order = Uuid::new_v5(&self.order_id.0, &self.accepted_at.0.to_be_bytes());
+        format!("{order}-{attempt}")
+    }
+
+    /// What a courier hands back with its reports, beside the reference: `order/accepted at/lane`.
+    pub fn metadata(&self, lane: &Lane) -> String {
+        format!("{}/{}/{lane}", self.order_id, self.accepted_at)
+    }
+}
+
 /// A stock receipt's id: UUIDv5 of merchant and idempotency key; a receipt counts once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -146,6 +161,19 @@ impl ReceiptId {
     /// The id of the receipt that this merchant posts under this idempotency key.
     pub fn derive(merchant: &Merchant, idempotency_key: &str) -> Self {
         Self(derive("receipt", merchant, idempotency_key))
+    }
+}
+
+/// A request's id: UUIDv5 of merchant, kind of request and idempotency key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RequestId(pub Uuid);
+
+impl RequestId {
+    /// The id of a request of this kind (`cancel`, `confirm`, …) that this merchant makes under this
+    /// idempotency key.
+    pub fn derive(kind: &str, merchant: &Merchant, idempotency_key: &str) -> Self {
+        Self(derive(kind, merchant, idempotency_key))
     }
 }
 

@@ -11,26 +11,37 @@ pub mod money;
 pub mod order;
 pub mod origin;
 pub mod record;
+pub mod routing;
 pub mod status;
 pub mod stock;
 pub mod time;
 pub mod topics;
+pub mod tracking;
 
 pub use codec::{Codec, DecodeError};
 pub use courier::{
     BookConsignment, CallOutcome, Consignment, ConsignmentBooked, ConsignmentFailed,
-    CourierAnswered, CourierCall, CourierListed,
+    CourierAnswered, CourierCall, CourierListed, VoidConsignment,
 };
 pub use ids::{
-    CourierCode, Fingerprint, Lane, Merchant, OrderId, OrderKey, ReceiptId, Sku, WarehouseCode,
+    CourierCode, Fingerprint, Lane, Merchant, OrderId, OrderKey, ReceiptId, RequestId, Sku,
+    WarehouseCode,
 };
 pub use money::Currency;
-pub use order::{Destination, OrderLine, OrderPlaced, OrderRepeated, RepeatKind};
+pub use order::{
+    CancelRequested, ConfirmationTimedOut, Destination, OrderConfirmed, OrderLine, OrderPlaced,
+    OrderRepeated, RepeatKind,
+};
 pub use origin::{ORIGIN_HEADER, Origin};
 pub use record::{Record, RecordType};
+pub use routing::{
+    Blackout, BreakerMoved, BreakerState, Candidate, CourierDecided, CourierRuled, DecisionReason,
+    DeliveryJudged, LaneRuled, Standing,
+};
 pub use status::{OrderStatus, OrderStatusChanged};
 pub use stock::{
     AllocateLines, LineRefusal, LinesRefused, LinesReserved, RefusalReason, ReleaseLines,
     ReserveLine, ReserveLines, StockLevelChanged, StockReceived,
 };
 pub use time::Millis;
+pub use tracking::{ConsignmentMoved, ConsignmentState, TrackingEvent, TrackingReported};

@@ -1,9 +1,11 @@
 //! The closed set of record types: one Avro schema, one registry subject and one Rust type each.
 
 use crate::{
-    AllocateLines, BookConsignment, ConsignmentBooked, ConsignmentFailed, CourierAnswered,
-    CourierListed, LinesRefused, LinesReserved, OrderPlaced, OrderRepeated, OrderStatusChanged,
-    ReleaseLines, ReserveLines, StockLevelChanged, StockReceived,
+    AllocateLines, BookConsignment, BreakerMoved, CancelRequested, ConfirmationTimedOut,
+    ConsignmentBooked, ConsignmentFailed, ConsignmentMoved, CourierAnswered, CourierDecided,
+    CourierListed, CourierRuled, DeliveryJudged, LaneRuled, LinesRefused, LinesReserved,
+    OrderConfirmed, OrderPlaced, OrderRepeated, OrderStatusChanged, ReleaseLines, ReserveLines,
+    StockLevelChanged, StockReceived, TrackingReported, VoidConsignment,
 };
 
 macro_rules! records {
@@ -95,8 +97,19 @@ records!(
     CourierAnswered,
     ConsignmentBooked,
     ConsignmentFailed,
+    CourierRuled,
+    LaneRuled,
+    BreakerMoved,
+    TrackingReported,
+    ConsignmentMoved,
+    CourierDecided,
+    DeliveryJudged,
     OrderStatusChanged,
     StockLevelChanged,
+    CancelRequested,
+    OrderConfirmed,
+    VoidConsignment,
+    ConfirmationTimedOut,
 );
 
 impl RecordType {

@@ -42,6 +42,10 @@ pub const ORDER_OUTCOMES: Topic = Topic {
         RecordType::LinesRefused,
         RecordType::ConsignmentBooked,
         RecordType::ConsignmentFailed,
+        RecordType::CancelRequested,
+        RecordType::OrderConfirmed,
+        RecordType::ConfirmationTimedOut,
+        RecordType::ConsignmentMoved,
     ],
     retention: Retention::Days(7),
 };
@@ -58,15 +62,27 @@ pub const STOCK: Topic = Topic {
     retention: Retention::Days(7),
 };
 
-/// Commands to the couriers processor and outcomes of its calls, by lane.
+/// Commands to the couriers processor, outcomes of its calls and couriers' reports, by lane.
 pub const COURIERS: Topic = Topic {
     name: "couriers",
     record_types: &[
         RecordType::CourierListed,
         RecordType::BookConsignment,
+        RecordType::VoidConsignment,
         RecordType::CourierAnswered,
+        RecordType::CourierRuled,
+        RecordType::LaneRuled,
+        RecordType::BreakerMoved,
+        RecordType::TrackingReported,
     ],
     retention: Retention::Days(7),
+};
+
+/// How couriers were chosen and what came of it, by lane: what other policies are judged by.
+pub const COURIER_DECISIONS: Topic = Topic {
+    name: "courier-decisions",
+    record_types: &[RecordType::CourierDecided, RecordType::DeliveryJudged],
+    retention: Retention::Forever,
 };
 
 /// The history of every order, by order id.
@@ -91,8 +107,16 @@ pub const ORDER_CONFLICTS: Topic = Topic {
 };
 
 /// Every topic that carries records.
-pub const ALL: &[Topic] =
-    &[ORDERS, ORDER_OUTCOMES, STOCK, COURIERS, ORDER_STATUS, STOCK_LEVELS, ORDER_CONFLICTS];
+pub const ALL: &[Topic] = &[
+    ORDERS,
+    ORDER_OUTCOMES,
+    STOCK,
+    COURIERS,
+    COURIER_DECISIONS,
+    ORDER_STATUS,
+    STOCK_LEVELS,
+    ORDER_CONFLICTS,
+];
 
 /// Processors, each with a changelog.
 pub const PROCESSORS: &[&str] = &["orders", "stock", "couriers"];

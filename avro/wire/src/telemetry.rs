@@ -69,6 +69,13 @@ metric!(COURIER_CALLS: IntCounterVec = register_int_counter_vec(
 metric!(COURIER_CALL_SECONDS: HistogramVec = register_histogram_vec(
     "tillroll_courier_call_duration_seconds", "From call to answer.", &["courier"],
     LATENCY_BUCKETS.to_vec()));
+metric!(COURIER_BREAKER: IntGaugeVec = register_int_gauge_vec(
+    "tillroll_courier_breaker_state",
+    "0 asked, 1 probed, 2 rested; lane * is all lanes of the partition.",
+    &["courier", "lane", "partition"]));
+metric!(ORDERS_WAITED: IntCounter = register_int_counter(
+    "tillroll_courier_rounds_in_vain_total",
+    "Rounds in which no courier took an order; it waits for the next."));
 metric!(INVARIANT_VIOLATIONS: IntCounterVec = register_int_counter_vec(
     "tillroll_invariant_violations_total", "Broken invariants by number.", &["invariant"]));
 metric!(SINK_ROWS: IntCounterVec = register_int_counter_vec(

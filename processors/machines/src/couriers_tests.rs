@@ -1,9 +1,13 @@
 //! Ranking, failover, abandoned attempts, rests, and what is taken up again after a crash.
 
+use super::booking::VOID_RETRY_MS;
 use super::*;
-use crate::machine::Effect;
+use crate::machine::{CallKind, Effect};
 use crate::table::memory::Memory;
-use events::{OrderId, WarehouseCode};
+use events::{
+    BookConsignment, CallOutcome, CourierAnswered, CourierCall, CourierListed, Currency,
+    Destination, Merchant, Millis, OrderId, WarehouseCode, topics,
+};
 
 struct World {
     machine: Couriers,
@@ -116,7 +120,10 @@ fn tell(effects: &Effects) -> Vec<String> {
         Effect::Emit { record, .. } => record.record_type().name().to_string(),
         Effect::Reject { reason } => reason.clone(),
     };
-    effects.list.iter().map(tell).collect()
+    let decided = |effect: &&Effect| {
+        !matches!(effect, Effect::Emit { record: Record::CourierDecided(_), .. })
+    };
+    effects.list.iter().filter(decided).map(tell).collect()
 }
 
 #[test]
@@ -131,7 +138,7 @@ fn the_cheapest_is_asked_and_the_row_goes_when_it_booked() {
     assert_eq!(again, [""; 0]);
     // What it charged is what counts on this lane from now on.
     let cheap = CourierCode::parse("cheap").unwrap();
-    assert_eq!(world.machine.arms.get(&(lane(), cheap)).unwrap().price_minor, 310);
+    assert_eq!(world.machine.lanes.get(&lane()).unwrap().arm(&cheap).unwrap().price_minor, 310);
 }
 
 #[test]
@@ -164,7 +171,7 @@ fn all_down_rests_and_tries_again_all_refusing_gives_up() {
     let rest = world.answer("dear", 3, CourierCall::Book, CallOutcome::Failed);
     assert_eq!(rest, [""; 0]);
     assert_eq!(world.fire(), [""; 0], "not yet due");
-    world.now += REST_MS.0;
+    world.now += 500;
     assert_eq!(world.fire(), ["book cheap 4"]);
     world.answer("cheap", 4, CourierCall::Book, CallOutcome::Refused);
     world.answer("middle", 5, CourierCall::Book, CallOutcome::Refused);

@@ -3,7 +3,7 @@
 use super::*;
 use crate::machine::Effect;
 use crate::table::memory::Memory;
-use events::{Destination, Fingerprint, OrderLine, RefusalReason, Sku};
+use events::{ConsignmentMoved, Destination, Fingerprint, LinesRefused, OrderLine, RefusalReason, Sku};
 
 const PARTITIONS: i32 = 4;
 const ACCEPTED: Millis = Millis(1_000);
@@ -43,6 +43,7 @@ fn placed() -> Saga {
         total_minor: 200,
         ordered_at: Millis(1),
         attributes: BTreeMap::new(),
+        confirm_within_ms: 0,
     };
     let order_id = order.order_id;
     let mut partitions = vec![home(&skus[0]), home(second)];
@@ -106,6 +107,7 @@ impl Saga {
             currency: "GBP".into(),
             promised_at: Millis(9),
             attempt: 1,
+            expected_by: Millis(0),
         };
         ConsignmentBooked { order_id: self.order_id, accepted_at: ACCEPTED, consignment }
     }
@@ -120,6 +122,36 @@ fn all_reserved_then_booked_then_routed_each_answer_counting_once() {
     assert_eq!(saga.step(saga.reserved(1)), [""; 0]);
     assert_eq!(saga.step(saga.booked()), ["routed 3", "AllocateLines", "AllocateLines"]);
     assert_eq!(saga.step(saga.booked()), [""; 0]);
+}
+
+#[test]
+fn a_consignment_is_followed_to_its_end() {
+    use events::ConsignmentState::{self, Delivered, Overdue, Returned, Shipped, Undeliverable};
+    let told = |states: &[ConsignmentState]| {
+        let mut saga = placed();
+        saga.step(saga.reserved(0));
+        saga.step(saga.reserved(1));
+        saga.step(saga.booked());
+        let mut all = vec![];
+        for state in states {
+            let (order_id, accepted_at) = (saga.order_id, ACCEPTED);
+            let (occurred_at, detail) = (Millis(7), "lost".into());
+            let state = *state;
+            let moved =
+                ConsignmentMoved { order_id, accepted_at, attempt: 1, state, occurred_at, detail };
+            // An abandoned attempt's consignment says nothing.
+            let abandoned = ConsignmentMoved { attempt: 2, ..moved.clone() };
+            assert_eq!(saga.step(abandoned), [""; 0]);
+            all.extend(saga.step(moved));
+        }
+        all.join(", ")
+    };
+    assert_eq!(told(&[Shipped, Shipped, Delivered, Returned]), "shipped 4, delivered 5");
+    assert_eq!(told(&[Overdue, Delivered]), "routed 4: overdue, delivered 5");
+    assert_eq!(
+        told(&[Shipped, Overdue, Undeliverable, Shipped, Returned, Delivered]),
+        "shipped 4, shipped 5: overdue, undeliverable 6: lost, returned 7"
+    );
 }
 
 #[test]

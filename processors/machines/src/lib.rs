@@ -22,7 +22,7 @@ pub mod table;
 pub mod task;
 pub mod topology;
 
-pub use machine::{Call, CallKind, Context, Effect, Effects, Machine, Source};
+pub use machine::{Call, CallKind, Context, Effect, Effects, Machine, Notice, Source};
 pub use task::{Task, TaskId, Transaction};
 
 /// Whether a bug is planted; `false` without the feature.

@@ -1,7 +1,7 @@
 //! What every machine is: records and timers in, effects out.
 
 use compact_str::CompactString;
-use events::{CourierCode, Destination, Lane, Merchant, Millis, OrderKey, Record};
+use events::{BreakerState, CourierCode, Destination, Lane, Merchant, Millis, OrderKey, Record};
 
 use crate::invariant::Violation;
 use crate::table::{AnyTable, TableId};
@@ -61,6 +61,24 @@ pub struct Effects {
     pub list: Vec<Effect>,
     /// Broken invariants: panic in tests, counted and alarmed in production.
     pub violations: Vec<Violation>,
+    /// What operators want to know, beyond the records.
+    pub notices: Vec<Notice>,
+}
+
+/// What operators want to know of a step, beyond its records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// A courier is rested, or asked again.
+    BreakerMoved {
+        /// The courier.
+        courier: CourierCode,
+        /// On this lane; `None`: on all lanes of the partition.
+        lane: Option<Lane>,
+        /// From now on.
+        state: BreakerState,
+    },
+    /// Every courier was tried in vain for an order, or none may be asked: it waits.
+    OrderWaits,
 }
 
 impl Effects {
@@ -119,13 +137,9 @@ pub struct Call {
 }
 
 impl Call {
-    /// The reference under which the company knows the consignment, `<uuid>-<attempt>`; repeats are
-    /// safe under it. The UUID stands for order and acceptance: a key used again after its lifetime
-    /// is another order.
+    /// The reference under which the company knows the consignment; see [`OrderKey::reference`].
     pub fn reference(&self) -> String {
-        let at = self.order.accepted_at.0.to_be_bytes();
-        let order = uuid::Uuid::new_v5(&self.order.order_id.0, &at);
-        format!("{order}-{}", self.attempt)
+        self.order.reference(self.attempt)
     }
 }
 

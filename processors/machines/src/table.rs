@@ -11,9 +11,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use events::{
-    CourierCode, Lane, Merchant, Millis, OrderId, OrderKey, ReceiptId, Sku, WarehouseCode,
-};
+use events::{CourierCode, Merchant, Millis, OrderId, OrderKey, ReceiptId, Sku, WarehouseCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
@@ -282,22 +280,6 @@ impl Key for ReceiptKey {
         let (sku, warehouse) = std::str::from_utf8(rest).ok()?.split_once('/')?;
         let receipt = ReceiptId(Uuid::from_bytes(*id));
         Some((receipt, Sku::parse(sku).ok()?, WarehouseCode::parse(warehouse).ok()?))
-    }
-}
-
-/// A courier on a lane.
-pub type ArmKey = (Lane, CourierCode);
-
-impl Key for ArmKey {
-    fn to_bytes(&self) -> Vec<u8> {
-        format!("{}/{}", self.0, self.1).into_bytes()
-    }
-
-    fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let (lane, courier) = std::str::from_utf8(bytes).ok()?.split_once('/')?;
-        let (origin, country) = lane.split_once('>')?;
-        let lane = Lane::new(&WarehouseCode::parse(origin).ok()?, country);
-        Some((lane, CourierCode::parse(courier).ok()?))
     }
 }
 

@@ -12,7 +12,7 @@ use events::{Codec, DecodeError, Millis, Origin};
 
 use crate::footer::{Footer, Run};
 use crate::invariant::Violation;
-use crate::machine::{Call, Context, Effect, Effects, Machine, Source};
+use crate::machine::{Call, Context, Effect, Effects, Machine, Notice, Source};
 use crate::table::{Backing, Due, Write};
 use crate::topology::Processor;
 
@@ -83,6 +83,8 @@ pub struct Transaction {
     pub calls: Vec<Call>,
     /// Broken invariants seen while processing.
     pub violations: Vec<Violation>,
+    /// What operators want to know.
+    pub notices: Vec<Notice>,
 }
 
 /// Where a restored task goes on.
@@ -327,6 +329,7 @@ impl Task {
             fired: batch.fired.into_iter().collect(),
             calls: batch.calls,
             violations: batch.effects.violations,
+            notices: batch.effects.notices,
         }
     }
 

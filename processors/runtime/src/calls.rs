@@ -58,6 +58,8 @@ struct Inner {
 #[derive(Serialize)]
 struct Book<'a> {
     reference: &'a str,
+    /// Comes back with the company's reports.
+    metadata: String,
     merchant: &'a Merchant,
     order_id: OrderId,
     lane: &'a Lane,
@@ -188,6 +190,7 @@ fn request(call: &Call, reference: &str) -> Result<Request<Full<Bytes>>> {
         CallKind::Book { merchant, destination } => {
             let body = serde_json::to_vec(&Book {
                 reference,
+                metadata: call.order.metadata(&call.lane),
                 merchant,
                 order_id: call.order.order_id,
                 lane: &call.lane,
@@ -218,7 +221,10 @@ fn failed(reason: NoAnswer) -> Answer {
 fn read_booking(answer: &http::Answer) -> Answer {
     let status = answer.status;
     let text = |what: &str| format!("{what}: status {}", status.as_u16());
-    if status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::SERVICE_UNAVAILABLE {
+    if status == StatusCode::TOO_MANY_REQUESTS {
+        return Answer::new(CallOutcome::Throttled, text("too many requests"));
+    }
+    if status == StatusCode::SERVICE_UNAVAILABLE {
         return Answer::new(CallOutcome::Failed, text("not now"));
     }
     if status.is_client_error() {
@@ -299,6 +305,7 @@ fn count(call: &Call, kind: CourierCall, outcome: CallOutcome, took: Duration) {
         CallOutcome::Failed => "failed",
         CallOutcome::TimedOut => "timed_out",
         CallOutcome::NotSent => "not_sent",
+        CallOutcome::Throttled => "throttled",
         CallOutcome::Unknown => "unknown",
     };
     COURIER_CALLS.with_label_values(&[call.courier.as_str(), kind, outcome]).inc();

@@ -1,10 +1,11 @@
 //! Metrics and log lines of what a stream thread says happened.
 
+use events::BreakerState;
 use machines::footer::Run;
-use machines::{TaskId, Transaction};
+use machines::{Notice, TaskId, Transaction};
 use stream::Observed;
 use wire::telemetry::{
-    INVARIANT_VIOLATIONS, RECORDS_PROCESSED, RECORDS_REJECTED, RESTORED_RECORDS,
+    COURIER_BREAKER, INVARIANT_VIOLATIONS, ORDERS_WAITED, RECORDS_PROCESSED, RECORDS_REJECTED, RESTORED_RECORDS,
     TRANSACTION_SECONDS, TRANSACTIONS,
 };
 
@@ -64,6 +65,9 @@ fn applied(transaction: &Transaction) {
         let (offset, reason) = (rejected.source.offset, &rejected.reason);
         tracing::warn!(topic, offset, stage, reason, "record sent to the dead letters");
     }
+    for notice in &transaction.notices {
+        noticed(transaction.task.partition, notice);
+    }
     for violation in &transaction.violations {
         INVARIANT_VIOLATIONS.with_label_values(&[violation.invariant]).inc();
         tracing::error!(
@@ -71,6 +75,23 @@ fn applied(transaction: &Transaction) {
             detail = violation.detail,
             "invariant violated"
         );
+    }
+}
+
+fn noticed(partition: i32, notice: &Notice) {
+    match notice {
+        Notice::BreakerMoved { courier, lane, state } => {
+            let value = match state {
+                BreakerState::Open => 2,
+                BreakerState::HalfOpen => 1,
+                BreakerState::Closed | BreakerState::Unknown => 0,
+            };
+            let lane = lane.as_ref().map_or("*", |lane| lane.as_str());
+            let (courier, place) = (courier.as_str(), partition.to_string());
+            COURIER_BREAKER.with_label_values(&[courier, lane, &place]).set(value);
+            tracing::warn!(courier, lane, partition, state = state.as_str(), "courier breaker");
+        }
+        Notice::OrderWaits => ORDERS_WAITED.inc(),
     }
 }
 

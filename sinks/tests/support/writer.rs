@@ -133,6 +133,7 @@ pub(crate) fn body(prefix: &str, n: u32) -> OrderPlaced {
         lines,
         ordered_at: Millis(1_291_191_960_000 + i64::from(n)),
         attributes: [("channel".into(), "web".into())].into(),
+        confirm_within_ms: 0,
     }
 }
 
@@ -158,6 +159,7 @@ pub(crate) fn status(
         currency: "GBP".into(),
         promised_at: accepted_at.plus(86_400_000),
         attempt: 1,
+        expected_by: Millis(0),
     });
     let refusal = |line: &OrderLine| LineRefusal {
         line: line.line,

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use events::{CallOutcome, CourierCode, OrderKey};
+use events::{CallOutcome, CourierCode, Lane, OrderKey};
 use machines::{Call, CallKind};
 
 use crate::chance::Chance;
@@ -42,6 +42,8 @@ pub enum Mode {
     Away,
     /// Answers 503.
     Busy,
+    /// Answers 429.
+    Throttling,
     /// Answers 500, having done it or not.
     Broken,
     /// Does it, and the answer is lost.
@@ -53,8 +55,15 @@ pub enum Mode {
 }
 
 /// Every way to behave badly.
-pub const BAD: &[Mode] =
-    &[Mode::Away, Mode::Busy, Mode::Broken, Mode::Silent, Mode::Slow, Mode::Choosy];
+pub const BAD: &[Mode] = &[
+    Mode::Away,
+    Mode::Busy,
+    Mode::Throttling,
+    Mode::Broken,
+    Mode::Silent,
+    Mode::Slow,
+    Mode::Choosy,
+];
 
 /// A company.
 #[derive(Debug)]
@@ -68,6 +77,21 @@ pub struct Company {
     /// Its ledger, by reference.
     pub ledger: BTreeMap<String, Entry>,
     booked: u64,
+    /// Consignments that were booked since they were last asked for.
+    taken: Vec<Taken>,
+}
+
+/// A consignment that a company has taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taken {
+    /// For which order.
+    pub order: OrderKey,
+    /// On which lane.
+    pub lane: Lane,
+    /// Under which attempt.
+    pub attempt: i32,
+    /// When it promised to deliver, UTC ms.
+    pub promised_at: i64,
 }
 
 /// What a caller hears, and after how long; `None`: nothing.
@@ -83,7 +107,7 @@ impl Company {
     /// A company that behaves well.
     pub fn new(code: &str, price_minor: i64) -> Self {
         let code = CourierCode::parse(code).expect("a legal code");
-        Self { code, price_minor, mode: Mode::Well, ledger: BTreeMap::new(), booked: 0 }
+        Self { code, price_minor, mode: Mode::Well, ledger: BTreeMap::new(), booked: 0, taken: vec![] }
     }
 
     /// Serves a call that has arrived; the answer and how many microseconds it takes.
@@ -98,6 +122,7 @@ impl Company {
         let quick = chance.between(1_000, 60_000);
         match mode {
             Mode::Away | Mode::Busy => (answer(CallOutcome::Failed), quick),
+            Mode::Throttling => (answer(CallOutcome::Throttled), quick),
             _ if nowhere(call) => (answer(CallOutcome::Refused), quick),
             Mode::Choosy if call.kind != CallKind::Void => (answer(CallOutcome::Refused), quick),
             Mode::Broken => {
@@ -137,12 +162,23 @@ impl Company {
                     order: call.order,
                     consignment_id: format!("{}-{}", self.code, self.booked),
                     price_minor: self.price_minor + draw,
-                    promised_at: now_ms + 86_400_000,
+                    promised_at: now_ms + i64::try_from(chance.between(2_000, 6_000)).expect("small"),
                 };
                 self.ledger.insert(reference, Entry::Live(booking.clone()));
+                self.taken.push(Taken {
+                    order: call.order,
+                    lane: call.lane.clone(),
+                    attempt: call.attempt,
+                    promised_at: booking.promised_at,
+                });
                 Answer { outcome: CallOutcome::Succeeded, booking: Some(booking) }
             }
         }
+    }
+
+    /// What it has taken since this was last asked.
+    pub fn taken(&mut self) -> Vec<Taken> {
+        std::mem::take(&mut self.taken)
     }
 
     /// What it holds to be booked.

@@ -3,6 +3,7 @@
 
 pub mod calls;
 pub mod clicks;
+mod deliveries;
 pub mod faults;
 pub mod processes;
 
@@ -60,6 +61,8 @@ pub enum Event {
     Click(Rc<Click>),
     /// A courier call moves on.
     Call(calls::Step),
+    /// A company reports about a consignment.
+    Reported(Box<events::TrackingReported>),
     /// A fault strikes.
     Fault(faults::Fault),
     /// A process starts.
@@ -242,6 +245,7 @@ impl World {
             Event::Member(id) => self.member(id),
             Event::Click(click) => self.click(click),
             Event::Call(step) => self.call_moves(step),
+            Event::Reported(report) => self.reported(report),
             Event::Fault(fault) => self.strike(fault),
             Event::Start(process) => self.start(process),
             Event::Sink(sink) => self.sink_moves(sink),

@@ -151,8 +151,12 @@ impl World {
         let Some(company) = company else { return };
         let mode = odd.unwrap_or(company.mode);
         let (answer, after) = company.serve(call, mode, now_ms, &mut self.chance);
+        let (courier, taken) = (company.code.clone(), company.taken());
         if mode != Mode::Well {
             self.coverage.hit(&format!("company: {mode:?}"));
+        }
+        for taken in taken {
+            self.carry(&courier, &taken);
         }
         if let Some(answer) = answer {
             self.schedule(after, Event::Call(Step::Answer(id, answer)));
