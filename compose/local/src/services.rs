@@ -146,6 +146,8 @@ fn sinks(instance: &Instance<'_>, addresses: &Addresses) -> Environment {
         ("SINKS_CLICKHOUSE__URL", addresses.clickhouse.clone()),
         ("SINKS_CLICKHOUSE__USER", clickhouse::USER.to_owned()),
         ("SINKS_CLICKHOUSE__PASSWORD", clickhouse::PASSWORD.to_owned()),
+        // The shop of the shipped invoices is British.
+        ("SINKS_CLICKHOUSE__TIME_ZONE", "Europe/London".to_owned()),
     ])
 }
 

@@ -1,0 +1,130 @@
+-- What analysts read. Made anew at every start of the sink, so a view is changed here and nowhere
+-- else. {time_zone} is the shop's, from the sink's settings.
+--
+-- Money: `…_minor` are integers, the same without it decimals, both in the currency beside them.
+-- Amounts in different currencies are never added: group by currency, or convert by exchange_rates,
+-- leaving out of the total, and counting, what has no rate.
+-- Days: `ordered_at` is the shop's business time and decides the day: `ordered_day_local` in its time
+-- zone, `ordered_day` in UTC. `accepted_at`, `occurred_at` are our times, `ingested_at` the reports'.
+-- A time of 1970 means "not yet".
+
+-- Most currencies have 100 minor units; these have not (ISO 4217).
+CREATE OR REPLACE FUNCTION tillroll_decimal AS (minor, currency) -> toDecimal128(minor, 4) / transform(toString(currency),
+    ['BIF', 'CLP', 'DJF', 'GNF', 'ISK', 'JPY', 'KMF', 'KRW', 'PYG', 'RWF', 'UGX', 'UYI', 'VND', 'VUV', 'XAF', 'XOF', 'XPF',
+     'BHD', 'IQD', 'JOD', 'KWD', 'LYD', 'OMR', 'TND', 'CLF', 'UYW'],
+    [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+     1000, 1000, 1000, 1000, 1000, 1000, 1000, 10000, 10000], 100);
+
+CREATE OR REPLACE VIEW v_order_events AS
+SELECT
+    order_id, accepted_at, version, merchant, status, reason, occurred_at, ordered_at,
+    toDate(ordered_at) AS ordered_day,
+    toDate(ordered_at, '{time_zone}') AS ordered_day_local,
+    currency,
+    tillroll_decimal(total_minor, currency) AS total,
+    total_minor, line_count, pieces, country, guest, customer_id, courier,
+    tillroll_decimal(courier_price_minor, courier_currency) AS courier_price,
+    courier_price_minor, courier_currency, promised_at, attempt, refused_skus,
+    kafka_partition, kafka_offset, ingested_at
+FROM order_events FINAL
+SETTINGS do_not_merge_across_partitions_select_final = 1
+COMMENT 'Every status change once: order_events without duplicates, money also as decimals';
+
+CREATE OR REPLACE VIEW v_order_lines AS
+SELECT
+    order_id, accepted_at, line, merchant, ordered_at,
+    toDate(ordered_at) AS ordered_day,
+    toDate(ordered_at, '{time_zone}') AS ordered_day_local,
+    currency, sku, quantity,
+    tillroll_decimal(unit_price_minor, currency) AS unit_price,
+    unit_price_minor,
+    tillroll_decimal(toInt64(quantity) * unit_price_minor, currency) AS amount,
+    toInt64(quantity) * unit_price_minor AS amount_minor,
+    ingested_at
+FROM order_lines FINAL
+SETTINGS do_not_merge_across_partitions_select_final = 1
+COMMENT 'Every line of every order once; the order''s status says whether it was sold';
+
+-- The second part is for orders whose events contradict each other until they are settled, or have
+-- gaps: nearly always none.
+CREATE OR REPLACE VIEW v_orders AS
+SELECT
+    order_id, accepted_at, merchant,
+    newest.status AS status,
+    newest.reason AS reason,
+    newest.version AS version,
+    newest.status IN ('rejected', 'declined', 'expired', 'cancelled', 'undeliverable', 'returned') AS lost,
+    toUInt64(bitCount(statuses)) AS events,
+    ordered_at,
+    toDate(ordered_at) AS ordered_day,
+    toDate(ordered_at, '{time_zone}') AS ordered_day_local,
+    newest.at AS updated_at,
+    currency,
+    tillroll_decimal(total_minor, currency) AS total,
+    total_minor, line_count, pieces, country, customer_id,
+    customer_id = '' AS guest,
+    routed.courier AS courier,
+    tillroll_decimal(routed.price_minor, routed.currency) AS courier_price,
+    routed.price_minor AS courier_price_minor,
+    routed.currency AS courier_currency,
+    routed.promised_at AS promised_at,
+    routed.attempt AS courier_attempts,
+    reserved.at AS reserved_at,
+    authorized.at AS authorized_at,
+    routed.at AS routed_at,
+    paid.at AS paid_at,
+    shipped.at AS shipped_at,
+    delivered.at AS delivered_at,
+    if(newest.status = 'rejected', newest.at, toDateTime64(0, 3, 'UTC')) AS rejected_at,
+    ingested_at AS as_of
+FROM order_states FINAL
+WHERE bitCount(statuses) = newest.version
+UNION ALL
+SELECT
+    e.order_id AS order_id,
+    e.accepted_at AS accepted_at,
+    any(e.merchant) AS merchant,
+    argMax(toString(e.status), e.version) AS status,
+    argMax(toString(e.reason), e.version) AS reason,
+    max(e.version) AS version,
+    argMax(e.status, e.version) IN ('rejected', 'declined', 'expired', 'cancelled', 'undeliverable', 'returned') AS lost,
+    count() AS events,
+    any(e.ordered_at) AS ordered_at,
+    any(e.ordered_day) AS ordered_day,
+    any(e.ordered_day_local) AS ordered_day_local,
+    argMax(e.occurred_at, e.version) AS updated_at,
+    any(toString(e.currency)) AS currency,
+    any(e.total) AS total,
+    any(e.total_minor) AS total_minor,
+    any(e.line_count) AS line_count,
+    max(e.pieces) AS pieces,
+    max(toString(e.country)) AS country,
+    max(e.customer_id) AS customer_id,
+    max(e.customer_id) = '' AS guest,
+    argMaxIf(toString(e.courier), e.version, e.status = 'routed') AS courier,
+    argMaxIf(e.courier_price, e.version, e.status = 'routed') AS courier_price,
+    argMaxIf(e.courier_price_minor, e.version, e.status = 'routed') AS courier_price_minor,
+    argMaxIf(toString(e.courier_currency), e.version, e.status = 'routed') AS courier_currency,
+    argMaxIf(e.promised_at, e.version, e.status = 'routed') AS promised_at,
+    argMaxIf(e.attempt, e.version, e.status = 'routed') AS courier_attempts,
+    maxIf(e.occurred_at, e.status = 'reserved') AS reserved_at,
+    maxIf(e.occurred_at, e.status = 'authorized') AS authorized_at,
+    maxIf(e.occurred_at, e.status = 'routed') AS routed_at,
+    maxIf(e.occurred_at, e.status = 'paid') AS paid_at,
+    maxIf(e.occurred_at, e.status = 'shipped') AS shipped_at,
+    maxIf(e.occurred_at, e.status = 'delivered') AS delivered_at,
+    maxIf(e.occurred_at, e.status = 'rejected') AS rejected_at,
+    max(e.ingested_at) AS as_of
+FROM v_order_events AS e
+WHERE e.order_id IN (SELECT order_id FROM order_states FINAL WHERE bitCount(statuses) != newest.version)
+GROUP BY e.order_id, e.accepted_at
+SETTINGS do_not_merge_across_partitions_select_final = 1
+COMMENT 'One row per order: its last status, amounts and times (1970 = not yet); lost = it ended without a sale; as_of = data as of';
+
+CREATE OR REPLACE VIEW v_exchange_rates AS
+SELECT day, currency, into, rate FROM exchange_rates FINAL
+COMMENT 'From day on, one unit of currency is rate units of into';
+
+CREATE OR REPLACE VIEW v_data_as_of AS
+SELECT max(ingested_at) AS data_as_of FROM order_states
+COMMENT 'When the newest row of order events was stored: what happened later is not in the reports yet';
