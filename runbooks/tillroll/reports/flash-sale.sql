@@ -9,7 +9,7 @@
 WITH (
     SELECT argMax(minute, orders) FROM
     (
-        SELECT toStartOfMinute(accepted_at) AS minute, count() AS orders FROM order_states
+        SELECT toStartOfMinute(accepted_at) AS minute, count() AS orders FROM order_states FINAL
         WHERE toDate(accepted_at) BETWEEN {from:Date} AND {to:Date}
           AND ({merchant:String} = '' OR merchant = {merchant:String})
         GROUP BY minute

@@ -46,7 +46,8 @@ SETTINGS do_not_merge_across_partitions_select_final = 1
 COMMENT 'Every line of every order once; the order''s status says whether it was sold';
 
 -- The second part is for orders whose events contradict each other until they are settled, or have
--- gaps: nearly always none.
+-- gaps: nearly always none. Tuples are taken whole out of FINAL and apart outside of it: a part of a tuple
+-- that is read alone, as `newest.status`, is not merged by FINAL, and is any of the rows'.
 CREATE OR REPLACE VIEW v_orders AS
 SELECT
     order_id, accepted_at, merchant,
@@ -77,7 +78,7 @@ SELECT
     delivered.at AS delivered_at,
     if(newest.status = 'rejected', newest.at, toDateTime64(0, 3, 'UTC')) AS rejected_at,
     ingested_at AS as_of
-FROM order_states FINAL
+FROM (SELECT * FROM order_states FINAL)
 WHERE bitCount(statuses) = newest.version
 UNION ALL
 SELECT
@@ -116,7 +117,11 @@ SELECT
     maxIf(e.occurred_at, e.status = 'rejected') AS rejected_at,
     max(e.ingested_at) AS as_of
 FROM v_order_events AS e
-WHERE e.order_id IN (SELECT order_id FROM order_states FINAL WHERE bitCount(statuses) != newest.version)
+WHERE e.order_id IN
+(
+    SELECT order_id FROM (SELECT order_id, statuses, newest FROM order_states FINAL)
+    WHERE bitCount(statuses) != newest.version
+)
 GROUP BY e.order_id, e.accepted_at
 SETTINGS do_not_merge_across_partitions_select_final = 1
 COMMENT 'One row per order: its last status, amounts and times (1970 = not yet); lost = it ended without a sale; as_of = data as of';
@@ -128,3 +133,60 @@ COMMENT 'From day on, one unit of currency is rate units of into';
 CREATE OR REPLACE VIEW v_data_as_of AS
 SELECT max(ingested_at) AS data_as_of FROM order_states
 COMMENT 'When the newest row of order events was stored: what happened later is not in the reports yet';
+
+-- Roll-ups: computed anew, as a whole, beside everything else, and put in place at once; so they are
+-- exact as of `as_of`, however often a row arrived. Where the engine may, it gives way to all others.
+CREATE MATERIALIZED VIEW IF NOT EXISTS rollup_sku_daily
+REFRESH EVERY 10 MINUTE
+(
+    merchant      LowCardinality(String) COMMENT 'The shop',
+    day           Date                   COMMENT 'Day of ordered_at in the shop''s time zone',
+    sku           String                 COMMENT 'What was ordered',
+    currency      LowCardinality(String) COMMENT 'ISO 4217 code of the amounts',
+    lines         UInt64                 COMMENT 'Lines of orders that are not lost',
+    pieces        UInt64                 COMMENT 'Pieces in these lines',
+    revenue_minor Int64                  COMMENT 'Quantity times price of these lines, minor units',
+    lost_pieces   UInt64                 COMMENT 'Pieces in orders that ended without a sale',
+    lost_minor    Int64                  COMMENT 'Quantity times price of those, minor units',
+    as_of         DateTime64(3, 'UTC')   COMMENT 'Data as of: later events are not in it'
+)
+ENGINE = MergeTree ORDER BY (merchant, day, sku, currency)
+AS
+WITH (SELECT data_as_of FROM v_data_as_of) AS newest
+SELECT
+    merchant, ordered_day_local AS day, sku, currency,
+    countIf(NOT is_lost) AS lines, sumIf(quantity, NOT is_lost) AS pieces, sumIf(amount_minor, NOT is_lost) AS revenue_minor,
+    sumIf(quantity, is_lost) AS lost_pieces, sumIf(amount_minor, is_lost) AS lost_minor, newest AS as_of
+FROM
+(
+    SELECT merchant, ordered_day_local, sku, currency, quantity, amount_minor,
+        (order_id, accepted_at) IN (SELECT order_id, accepted_at FROM v_orders WHERE lost) AS is_lost
+    FROM v_order_lines
+)
+GROUP BY merchant, day, sku, currency
+SETTINGS max_threads = 1, os_threads_nice_value_query = 19
+COMMENT 'Sales by SKU and local day, every ten minutes';
+
+CREATE MATERIALIZED VIEW IF NOT EXISTS rollup_sales_hourly
+REFRESH EVERY 5 MINUTE
+(
+    merchant    LowCardinality(String) COMMENT 'The shop',
+    hour        DateTime('UTC')        COMMENT 'UTC hour of ordered_at',
+    currency    LowCardinality(String) COMMENT 'ISO 4217 code of the amounts',
+    orders      UInt64                 COMMENT 'Orders accepted',
+    lost_orders UInt64                 COMMENT 'Of these, ended without a sale',
+    gross_minor Int64                  COMMENT 'Totals of all, minor units',
+    lost_minor  Int64                  COMMENT 'Totals of the lost, minor units',
+    pieces      UInt64                 COMMENT 'Pieces of all',
+    as_of       DateTime64(3, 'UTC')   COMMENT 'Data as of: later events are not in it'
+)
+ENGINE = MergeTree ORDER BY (merchant, hour, currency)
+AS
+WITH (SELECT data_as_of FROM v_data_as_of) AS newest
+SELECT
+    merchant, toStartOfHour(ordered_at) AS hour, currency, count() AS orders, countIf(o.lost) AS lost_orders,
+    sum(o.total_minor) AS gross_minor, sumIf(o.total_minor, o.lost) AS lost_minor, sum(o.pieces) AS pieces, newest AS as_of
+FROM v_orders AS o
+GROUP BY merchant, hour, currency
+SETTINGS max_threads = 1, os_threads_nice_value_query = 19
+COMMENT 'Sales by hour, every five minutes';
