@@ -15,12 +15,12 @@ FROM
          FROM order_events WHERE ingested_at >= (SELECT data_as_of FROM v_data_as_of) - INTERVAL 1 HOUR) AS freshness_ms,
         (SELECT count() FROM system.columns
          WHERE database = currentDatabase() AND comment = '' AND match(table, '^(order|exchange|rollup|schema)') AND table NOT LIKE '%_fold') AS undocumented,
-        countIf(bitCount(statuses) < newest.version) AS incomplete,
-        countIf(bitCount(statuses) > newest.version) AS contradictory,
-        sum(line_count) AS lines, sum(total_minor) AS total, sum(bitCount(statuses)) AS events,
-        countIf(newest.status NOT IN ('shipped', 'delivered', 'rejected', 'declined', 'expired', 'cancelled', 'undeliverable', 'returned')
-            AND newest.at < now64(3, 'UTC') - INTERVAL 1 DAY) AS waiting
-    FROM (SELECT newest, statuses, line_count, total_minor FROM order_states FINAL)
+        countIf(s.events < version) AS incomplete,
+        countIf(s.events > version) AS contradictory,
+        sum(s.line_count) AS lines, sum(s.total_minor) AS total, sum(s.events) AS events,
+        countIf(NOT lost AND status NOT IN ('shipped', 'delivered')
+            AND greatest(received_at, reserved_at, authorized_at, routed_at, paid_at) < now64(3, 'UTC') - INTERVAL 1 DAY) AS waiting
+    FROM v_order_states AS s
 )
 ARRAY JOIN
     ['orders with a version missing', 'orders told in two ways', 'lines missing', 'money missing in lines, minor units',

@@ -29,28 +29,39 @@ SETTINGS non_replicated_deduplication_window = 10000, auto_statistics_types = ''
 COMMENT 'One row per line of an order; read it through v_order_lines';
 
 -- Folded from events by functions that repetition does not change (greatest, bits set), so a block
--- that comes twice does no harm. A status that was written twice for one version, by a batch that was torn
--- and redone, leaves one bit too many: v_orders sees it and takes such an order from its events.
+-- that comes twice does no harm. Of two stories for one status the one with the higher precedence counts, so it
+-- stands in front of the value. A status that was told for a version that has another in truth, by a
+-- batch that was torn and redone, leaves one bit too many: v_orders sees it and takes such an order from
+-- its events. Numbers, not tuples: the greatest tuple costs ten times the greatest number, and a part of one
+-- read alone is not merged by FINAL.
 CREATE TABLE IF NOT EXISTS order_states (
-    merchant       LowCardinality(String) COMMENT 'The shop',
-    order_id       UUID                   COMMENT 'The order; the same in every event, API and table',
-    accepted_at    DateTime64(3, 'UTC')   COMMENT 'When the order was accepted; with order_id its identity' CODEC(Delta(8), ZSTD(1)),
-    newest         SimpleAggregateFunction(max, Tuple(version UInt32, precedence UInt64, status String, reason String, at DateTime64(3, 'UTC'))) COMMENT 'The newest status, and when it changed',
-    statuses       SimpleAggregateFunction(groupBitOr, UInt32) COMMENT 'One bit per status the order has been in; as many as its version says, or the order is read from its events',
-    ordered_at     SimpleAggregateFunction(max, DateTime64(3, 'UTC')) COMMENT 'The shop''s own time of the order; reports by business day use it' CODEC(Delta(8), ZSTD(1)),
-    currency       SimpleAggregateFunction(max, String) COMMENT 'ISO 4217 code of total_minor',
-    total_minor    SimpleAggregateFunction(max, Int64) COMMENT 'Order total in minor units of currency (cents; yen as they are)',
-    line_count     SimpleAggregateFunction(max, UInt32) COMMENT 'Lines of the order',
-    pieces         SimpleAggregateFunction(max, UInt64) COMMENT 'Pieces over all lines',
-    country        SimpleAggregateFunction(max, String) COMMENT 'Destination, ISO 3166-1 alpha-2',
-    customer_id    SimpleAggregateFunction(max, String) COMMENT 'The shop''s own code of its customer; empty for a guest',
-    reserved       SimpleAggregateFunction(max, Tuple(precedence UInt64, at DateTime64(3, 'UTC'))) COMMENT 'When every line was held; at 1970 = not yet, here and below',
-    authorized     SimpleAggregateFunction(max, Tuple(precedence UInt64, at DateTime64(3, 'UTC'))) COMMENT 'When the payment was authorized',
-    routed         SimpleAggregateFunction(max, Tuple(precedence UInt64, at DateTime64(3, 'UTC'), courier String, price_minor Int64, currency String, promised_at DateTime64(3, 'UTC'), attempt UInt16)) COMMENT 'When a courier took it, which one, at what price, with which promise',
-    paid           SimpleAggregateFunction(max, Tuple(precedence UInt64, at DateTime64(3, 'UTC'))) COMMENT 'When the payment was captured',
-    shipped        SimpleAggregateFunction(max, Tuple(precedence UInt64, at DateTime64(3, 'UTC'))) COMMENT 'When it was handed over to the courier',
-    delivered      SimpleAggregateFunction(max, Tuple(precedence UInt64, at DateTime64(3, 'UTC'))) COMMENT 'When it arrived',
-    ingested_at    SimpleAggregateFunction(max, DateTime64(3, 'UTC')) COMMENT 'When the newest of its events was stored' CODEC(Delta(8), ZSTD(1))
+    merchant         LowCardinality(String) COMMENT 'The shop',
+    order_id         UUID COMMENT 'The order; the same in every event, API and table',
+    accepted_at      DateTime64(3, 'UTC') COMMENT 'When the order was accepted; with order_id its identity' CODEC(Delta(8), ZSTD(1)),
+    newest           SimpleAggregateFunction(max, UInt128) COMMENT 'Version (from bit 72), precedence (from bit 8) and place in the list of statuses (8 bits) of the newest change; greatest = newest',
+    newest_reason    SimpleAggregateFunction(max, String) COMMENT 'Its reason, behind 24 hexadecimal digits of version and precedence',
+    statuses         SimpleAggregateFunction(groupBitOr, UInt32) COMMENT 'One bit per status the order has been in; as many as its version says, or v_orders reads it from its events',
+    ordered_at       SimpleAggregateFunction(max, DateTime64(3, 'UTC')) COMMENT 'The shop''s own time of the order; reports by business day use it' CODEC(Delta(8), ZSTD(1)),
+    currency         SimpleAggregateFunction(max, String) COMMENT 'ISO 4217 code of total_minor',
+    total_minor      SimpleAggregateFunction(max, Int64) COMMENT 'Order total in minor units of currency (cents; yen as they are)',
+    line_count       SimpleAggregateFunction(max, UInt32) COMMENT 'Lines of the order',
+    pieces           SimpleAggregateFunction(max, UInt64) COMMENT 'Pieces over all lines',
+    country          SimpleAggregateFunction(max, String) COMMENT 'Destination, ISO 3166-1 alpha-2',
+    customer_id      SimpleAggregateFunction(max, String) COMMENT 'The shop''s own code of its customer; empty for a guest',
+    received         SimpleAggregateFunction(max, UInt128) COMMENT 'When it was received: precedence in the upper 64 bits, milliseconds since 1970 in the lower; 0 = never, here and below',
+    reserved         SimpleAggregateFunction(max, UInt128) COMMENT 'When every line was held, in the same form',
+    authorized       SimpleAggregateFunction(max, UInt128) COMMENT 'When the payment was authorized',
+    routed           SimpleAggregateFunction(max, UInt128) COMMENT 'When a courier took it',
+    paid             SimpleAggregateFunction(max, UInt128) COMMENT 'When the payment was captured',
+    shipped          SimpleAggregateFunction(max, UInt128) COMMENT 'When it was handed over to the courier',
+    delivered        SimpleAggregateFunction(max, UInt128) COMMENT 'When it arrived',
+    ended            SimpleAggregateFunction(max, UInt128) COMMENT 'When it ended without a sale, by whatever status',
+    courier          SimpleAggregateFunction(max, String) COMMENT 'The courier that took it, behind 16 hexadecimal digits of precedence',
+    courier_price    SimpleAggregateFunction(max, UInt128) COMMENT 'What the courier charges, minor units of courier_currency, below the precedence',
+    courier_currency SimpleAggregateFunction(max, String) COMMENT 'ISO 4217 code, behind 16 hexadecimal digits of precedence',
+    promised         SimpleAggregateFunction(max, UInt128) COMMENT 'The courier''s promise, milliseconds since 1970, below the precedence',
+    attempt          SimpleAggregateFunction(max, UInt128) COMMENT 'Which courier in turn took it, below the precedence',
+    ingested_at      SimpleAggregateFunction(max, DateTime64(3, 'UTC')) COMMENT 'When the newest of its events was stored' CODEC(Delta(8), ZSTD(1))
 )
 ENGINE = AggregatingMergeTree
 PARTITION BY toYYYYMM(accepted_at)
@@ -62,10 +73,9 @@ COMMENT 'One row per order, folded from order_events; read it through v_orders';
 CREATE MATERIALIZED VIEW IF NOT EXISTS order_states_fold TO order_states AS
 SELECT
     merchant, order_id, accepted_at,
-    max((version, precedence, toString(status), toString(reason), occurred_at)) AS newest,
-    groupBitOr(toUInt32(transform(toString(status),
-        ['received', 'reserved', 'authorized', 'routed', 'paid', 'shipped', 'delivered', 'rejected', 'declined', 'expired', 'cancelled', 'undeliverable', 'returned'],
-        [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096], 0))) AS statuses,
+    max(bitOr(bitOr(bitShiftLeft(toUInt128(version), 72), bitShiftLeft(toUInt128(precedence), 8)), toUInt128(indexOf(['received', 'reserved', 'authorized', 'routed', 'paid', 'shipped', 'delivered', 'rejected', 'declined', 'expired', 'cancelled', 'undeliverable', 'returned'], toString(status))))) AS newest,
+    max(concat(leftPad(hex(version), 8, '0'), leftPad(hex(precedence), 16, '0'), toString(reason))) AS newest_reason,
+    groupBitOr(toUInt32(bitShiftRight(bitShiftLeft(toUInt64(1), indexOf(['received', 'reserved', 'authorized', 'routed', 'paid', 'shipped', 'delivered', 'rejected', 'declined', 'expired', 'cancelled', 'undeliverable', 'returned'], toString(status))), 1))) AS statuses,
     max(e.ordered_at) AS ordered_at,
     max(toString(e.currency)) AS currency,
     max(e.total_minor) AS total_minor,
@@ -73,31 +83,50 @@ SELECT
     max(e.pieces) AS pieces,
     max(toString(e.country)) AS country,
     max(e.customer_id) AS customer_id,
-    maxIf((precedence, occurred_at), status = 'reserved') AS reserved,
-    maxIf((precedence, occurred_at), status = 'authorized') AS authorized,
-    maxIf((precedence, occurred_at, toString(courier), courier_price_minor, toString(courier_currency), promised_at, attempt), status = 'routed') AS routed,
-    maxIf((precedence, occurred_at), status = 'paid') AS paid,
-    maxIf((precedence, occurred_at), status = 'shipped') AS shipped,
-    maxIf((precedence, occurred_at), status = 'delivered') AS delivered,
+    maxIf(bitOr(bitShiftLeft(toUInt128(precedence), 64), toUInt128(toUnixTimestamp64Milli(occurred_at))), status = 'received') AS received,
+    maxIf(bitOr(bitShiftLeft(toUInt128(precedence), 64), toUInt128(toUnixTimestamp64Milli(occurred_at))), status = 'reserved') AS reserved,
+    maxIf(bitOr(bitShiftLeft(toUInt128(precedence), 64), toUInt128(toUnixTimestamp64Milli(occurred_at))), status = 'authorized') AS authorized,
+    maxIf(bitOr(bitShiftLeft(toUInt128(precedence), 64), toUInt128(toUnixTimestamp64Milli(occurred_at))), status = 'routed') AS routed,
+    maxIf(bitOr(bitShiftLeft(toUInt128(precedence), 64), toUInt128(toUnixTimestamp64Milli(occurred_at))), status = 'paid') AS paid,
+    maxIf(bitOr(bitShiftLeft(toUInt128(precedence), 64), toUInt128(toUnixTimestamp64Milli(occurred_at))), status = 'shipped') AS shipped,
+    maxIf(bitOr(bitShiftLeft(toUInt128(precedence), 64), toUInt128(toUnixTimestamp64Milli(occurred_at))), status = 'delivered') AS delivered,
+    maxIf(bitOr(bitShiftLeft(toUInt128(precedence), 64), toUInt128(toUnixTimestamp64Milli(occurred_at))), status IN ('rejected', 'declined', 'expired', 'cancelled', 'undeliverable', 'returned')) AS ended,
+    maxIf(concat(leftPad(hex(precedence), 16, '0'), toString(courier)), status = 'routed') AS courier,
+    maxIf(bitOr(bitShiftLeft(toUInt128(precedence), 64), toUInt128(courier_price_minor)), status = 'routed') AS courier_price,
+    maxIf(concat(leftPad(hex(precedence), 16, '0'), toString(courier_currency)), status = 'routed') AS courier_currency,
+    maxIf(bitOr(bitShiftLeft(toUInt128(precedence), 64), toUInt128(toUnixTimestamp64Milli(promised_at))), status = 'routed') AS promised,
+    maxIf(bitOr(bitShiftLeft(toUInt128(precedence), 64), toUInt128(attempt)), status = 'routed') AS attempt,
     max(e.ingested_at) AS ingested_at
 FROM order_events AS e
 GROUP BY merchant, order_id, accepted_at;
 
-INSERT INTO order_states
+-- What was there before the fold.
+INSERT INTO order_states (merchant, order_id, accepted_at, newest, newest_reason, statuses, ordered_at, currency, total_minor, line_count, pieces, country, customer_id, received, reserved, authorized, routed, paid, shipped, delivered, ended, courier, courier_price, courier_currency, promised, attempt, ingested_at)
 SELECT
     merchant, order_id, accepted_at,
-    max((version, precedence, toString(status), toString(reason), occurred_at)) AS newest,
-    groupBitOr(toUInt32(transform(toString(status),
-        ['received', 'reserved', 'authorized', 'routed', 'paid', 'shipped', 'delivered', 'rejected', 'declined', 'expired', 'cancelled', 'undeliverable', 'returned'],
-        [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096], 0))) AS statuses,
-    max(e.ordered_at), max(toString(e.currency)), max(e.total_minor), max(e.line_count), max(e.pieces),
-    max(toString(e.country)), max(e.customer_id),
-    maxIf((precedence, occurred_at), status = 'reserved'),
-    maxIf((precedence, occurred_at), status = 'authorized'),
-    maxIf((precedence, occurred_at, toString(courier), courier_price_minor, toString(courier_currency), promised_at, attempt), status = 'routed'),
-    maxIf((precedence, occurred_at), status = 'paid'),
-    maxIf((precedence, occurred_at), status = 'shipped'),
-    maxIf((precedence, occurred_at), status = 'delivered'),
+    max(bitOr(bitOr(bitShiftLeft(toUInt128(version), 72), bitShiftLeft(toUInt128(precedence), 8)), toUInt128(indexOf(['received', 'reserved', 'authorized', 'routed', 'paid', 'shipped', 'delivered', 'rejected', 'declined', 'expired', 'cancelled', 'undeliverable', 'returned'], toString(status))))),
+    max(concat(leftPad(hex(version), 8, '0'), leftPad(hex(precedence), 16, '0'), toString(reason))),
+    groupBitOr(toUInt32(bitShiftRight(bitShiftLeft(toUInt64(1), indexOf(['received', 'reserved', 'authorized', 'routed', 'paid', 'shipped', 'delivered', 'rejected', 'declined', 'expired', 'cancelled', 'undeliverable', 'returned'], toString(status))), 1))),
+    max(e.ordered_at),
+    max(toString(e.currency)),
+    max(e.total_minor),
+    max(e.line_count),
+    max(e.pieces),
+    max(toString(e.country)),
+    max(e.customer_id),
+    maxIf(bitOr(bitShiftLeft(toUInt128(precedence), 64), toUInt128(toUnixTimestamp64Milli(occurred_at))), status = 'received'),
+    maxIf(bitOr(bitShiftLeft(toUInt128(precedence), 64), toUInt128(toUnixTimestamp64Milli(occurred_at))), status = 'reserved'),
+    maxIf(bitOr(bitShiftLeft(toUInt128(precedence), 64), toUInt128(toUnixTimestamp64Milli(occurred_at))), status = 'authorized'),
+    maxIf(bitOr(bitShiftLeft(toUInt128(precedence), 64), toUInt128(toUnixTimestamp64Milli(occurred_at))), status = 'routed'),
+    maxIf(bitOr(bitShiftLeft(toUInt128(precedence), 64), toUInt128(toUnixTimestamp64Milli(occurred_at))), status = 'paid'),
+    maxIf(bitOr(bitShiftLeft(toUInt128(precedence), 64), toUInt128(toUnixTimestamp64Milli(occurred_at))), status = 'shipped'),
+    maxIf(bitOr(bitShiftLeft(toUInt128(precedence), 64), toUInt128(toUnixTimestamp64Milli(occurred_at))), status = 'delivered'),
+    maxIf(bitOr(bitShiftLeft(toUInt128(precedence), 64), toUInt128(toUnixTimestamp64Milli(occurred_at))), status IN ('rejected', 'declined', 'expired', 'cancelled', 'undeliverable', 'returned')),
+    maxIf(concat(leftPad(hex(precedence), 16, '0'), toString(courier)), status = 'routed'),
+    maxIf(bitOr(bitShiftLeft(toUInt128(precedence), 64), toUInt128(courier_price_minor)), status = 'routed'),
+    maxIf(concat(leftPad(hex(precedence), 16, '0'), toString(courier_currency)), status = 'routed'),
+    maxIf(bitOr(bitShiftLeft(toUInt128(precedence), 64), toUInt128(toUnixTimestamp64Milli(promised_at))), status = 'routed'),
+    maxIf(bitOr(bitShiftLeft(toUInt128(precedence), 64), toUInt128(attempt)), status = 'routed'),
     max(e.ingested_at)
 FROM order_events AS e
 GROUP BY merchant, order_id, accepted_at
