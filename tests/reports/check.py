@@ -13,6 +13,7 @@ ADMIN_PASSWORD write, refresh roll-ups and read the tables as they are. Exit cod
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ import urllib.parse
 import urllib.request
 from datetime import date
 from decimal import Decimal
+from pathlib import Path
 
 import model
 import orders as source
@@ -116,6 +118,24 @@ def compare(tillroll, orders, rates):
     return all(good)
 
 
+def dashboards():
+    """Every query of every dashboard is understood, with Grafana's filters put to true, by the user that Grafana is."""
+    good = True
+    for file in sorted((Path(__file__).resolve().parents[2] / "compose/grafana/dashboards").glob("*.json")):
+        panels = json.loads(file.read_text())["panels"]
+        for panel in panels:
+            sql = re.sub(r"\$__(time|date)Filter\(\w+\)", "1", panel["targets"][0]["rawSql"])
+            query = {"database": "tillroll", "user": os.environ["CLICKHOUSE_USER"], "password": os.environ["CLICKHOUSE_PASSWORD"]}
+            address = os.environ["CLICKHOUSE_URL"] + "/?" + urllib.parse.urlencode(query)
+            try:
+                urllib.request.urlopen(urllib.request.Request(address, data=sql.encode())).read()
+            except urllib.error.HTTPError as error:
+                good = False
+                print(f"FAILED {file.stem}, {panel['title']}: {error.read().decode()[:300]}")
+        print(f"ok     dashboard {file.stem}: {len(panels)} panels" if good else f"FAILED dashboard {file.stem}")
+    return good
+
+
 def replayed(file):
     """The file's orders, with times and couriers as they stand in the table; whether they are lost is the file's to say."""
     orders = source.invoices(file)
@@ -163,7 +183,8 @@ def main():
         values = ", ".join(f"('{day}', '{currency}', 'GBP', {rate})" for (currency, day), rate in RATES.items())
         admin(f"INSERT INTO exchange_rates (day, currency, into, rate) VALUES {values}")
     refresh()
-    sys.exit(0 if compare(given.tillroll, orders, rates) else 1)
+    agree = compare(given.tillroll, orders, rates)
+    sys.exit(0 if dashboards() and agree else 1)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@
     if (kind) made.className = kind;
     return made;
   };
-  const isNumber = (column) => /^(U?Int|Float|Decimal)/.test(column.type);
+  const isNumber = (column) => /^(Nullable\()?(U?Int|Float|Decimal)/.test(column.type);
   const isTime = (column) => /^Date/.test(column.type);
   const words = (name) => name.replace(/_pct$/, " %").replace(/_/g, " ");
   const whole = new Intl.NumberFormat("en-GB", { maximumFractionDigits: 0 });

@@ -8,6 +8,7 @@ mod couriers;
 mod keys;
 mod output;
 mod report;
+mod reports;
 mod setup;
 
 use std::process::ExitCode;
@@ -48,6 +49,9 @@ enum Command {
     Keys(keys::Command),
     /// Reports from ClickHouse; without a name, their list
     Report(report::Arguments),
+    /// The reports' store: make it anew from the log, enter exchange rates
+    #[command(subcommand)]
+    Reports(reports::Command),
 }
 
 #[tokio::main]
@@ -57,6 +61,7 @@ async fn main() -> ExitCode {
         Command::Couriers(command) => couriers::run(command).await,
         Command::Keys(command) => keys::run(command),
         Command::Report(arguments) => report::run(arguments).await,
+        Command::Reports(command) => reports::run(command).await,
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

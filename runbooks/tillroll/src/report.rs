@@ -2,7 +2,7 @@
 
 mod pack;
 mod page;
-mod query;
+pub(crate) mod query;
 mod table;
 
 use std::path::PathBuf;

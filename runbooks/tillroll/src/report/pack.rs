@@ -131,8 +131,11 @@ mod tests {
             let chart = report.chart.iter();
             let columns = chart.flat_map(|c| c.y.iter().chain([&c.x]).chain(c.group.as_ref()));
             for column in columns {
-                assert!(sql.split("\nSELECT").last().unwrap().contains(column.as_str())
-                    || sql.contains(&format!("AS {column}")), "{name} has no column {column}");
+                assert!(
+                    sql.split("\nSELECT").last().unwrap().contains(column.as_str())
+                        || sql.contains(&format!("AS {column}")),
+                    "{name} has no column {column}"
+                );
             }
         }
     }

@@ -114,6 +114,26 @@ impl Database {
     /// # Errors
     /// When ClickHouse cannot be reached, or refuses; the message is ClickHouse's own.
     pub(crate) async fn text(&self, sql: &str, period: &Period, format: &str) -> Result<String> {
+        let limit = period.limit.to_string();
+        let parameters = [
+            ("default_format", format),
+            ("output_format_json_quote_decimals", "1"),
+            ("output_format_json_quote_64bit_integers", "0"),
+            ("param_from", &period.from),
+            ("param_to", &period.to),
+            ("param_merchant", &period.merchant),
+            ("param_limit", &limit),
+            ("param_currency", &period.currency),
+            ("param_into", &period.into),
+        ];
+        self.send(&parameters, sql.to_owned()).await
+    }
+
+    /// Sends a body with these parameters beside it.
+    ///
+    /// # Errors
+    /// When ClickHouse cannot be reached, or refuses; the message is ClickHouse's own.
+    pub(crate) async fn send(&self, parameters: &[(&str, &str)], body: String) -> Result<String> {
         let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let given = |flag: &Option<String>, names: [&str; 2], default: &str| {
             let found = flag.clone().or_else(|| names.iter().find_map(|name| set(name)));
@@ -127,27 +147,15 @@ impl Database {
         let user = given(&self.user, ["CLICKHOUSE_USER", "TILLROLL_CLICKHOUSE__USER"], "analyst");
         let names = ["CLICKHOUSE_PASSWORD", "TILLROLL_CLICKHOUSE__PASSWORD"];
         let password = given(&None, names, "");
-        let limit = period.limit.to_string();
         let client = reqwest::Client::builder().timeout(TIMEOUT).build()?;
         let mut address: reqwest::Url =
             url.parse().with_context(|| format!("{url:?} is no address of ClickHouse"))?;
-        address.query_pairs_mut().extend_pairs([
-            ("database", self.database.as_str()),
-            ("default_format", format),
-            ("output_format_json_quote_decimals", "1"),
-            ("output_format_json_quote_64bit_integers", "0"),
-            ("param_from", &period.from),
-            ("param_to", &period.to),
-            ("param_merchant", &period.merchant),
-            ("param_limit", &limit),
-            ("param_currency", &period.currency),
-            ("param_into", &period.into),
-        ]);
+        address.query_pairs_mut().append_pair("database", &self.database).extend_pairs(parameters);
         let request = client
             .post(address)
             .header("X-ClickHouse-User", user)
             .header("X-ClickHouse-Key", password)
-            .body(sql.to_owned());
+            .body(body);
         let answer = request.send().await.with_context(|| {
             format!("ClickHouse at {url} does not answer: give --clickhouse or set CLICKHOUSE_URL")
         })?;

@@ -24,6 +24,7 @@ pub(crate) fn lines(answer: &Answer) -> Vec<String> {
 
 /// Whether a ClickHouse type is a number.
 pub(crate) fn number(kind: &str) -> bool {
+    let kind = kind.trim_start_matches("Nullable(");
     ["Int", "UInt", "Float", "Decimal"].iter().any(|start| kind.starts_with(start))
 }
 
