@@ -81,7 +81,7 @@
       dataZoom: many ? [{ type: "slider", height: 20, bottom: 12, borderColor: line, textStyle: font }, { type: "inside" }] : undefined,
       xAxis: {
         type: "category", data: labels, axisTick: { show: false }, axisLine: { lineStyle: { color: line } },
-        axisLabel: { ...font, hideOverlap: true, interval: many || time ? "auto" : 0, rotate: !time && labels.length > 12 ? 40 : 0 },
+        axisLabel: { ...font, hideOverlap: true, alignMinLabel: time ? "left" : undefined, alignMaxLabel: time ? "right" : undefined, interval: many || time ? "auto" : 0, rotate: !time && labels.length > 12 ? 40 : 0 },
       },
       yAxis: {
         type: log ? "log" : "value", min: floor, startValue: floor, axisLabel: { ...font, formatter: short },
@@ -132,7 +132,8 @@
     }
     const details = section.appendChild(element("details"));
     details.append(element("summary", "What these figures mean"));
-    details.append(element("p", report.definition, "definition"));
+    // Lines of the file are no lines of the page.
+    details.append(element("p", report.definition.replace(/([^\n])\n(?!\n)/g, "$1 "), "definition"));
   }
   window.addEventListener("resize", () => charts.forEach((chart) => chart.resize()));
   document.body.dataset.drawn = String(charts.length);

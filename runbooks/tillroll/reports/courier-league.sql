@@ -1,12 +1,12 @@
 -- Courier league
 --
--- Couriers by how well they keep their promise, over the orders they hold; the currency of their prices
--- apart. An order counts for the courier that took it last.
--- booked: orders the courier took. delivered: of those, arrived. on_time_pct: of the delivered, those
--- that arrived at or before promised_at. p50_h, p95_h: hours from booking to arrival, of the
--- delivered. open: neither arrived nor lost. open_past_promise: of the open, those whose promise has passed; they are
--- missing from on_time_pct, so read both. failover_pct: of the booked, those that another courier had failed before.
--- average_price: what the courier charges per order booked.
+-- Couriers by how well they keep their promise, over the orders they hold; the currency of their
+-- prices apart. An order counts for the courier that took it last. booked: orders the courier
+-- took. delivered: of those, arrived. on_time_pct: of the delivered, those that arrived at or
+-- before promised_at. p50_h, p95_h: hours from booking to arrival, of the delivered. open: neither
+-- arrived nor lost. open_past_promise: of the open, those whose promise has passed; they are
+-- missing from on_time_pct, so read both. failover_pct: of the booked, those that another courier
+-- had failed before. average_price: what the courier charges per order booked.
 --
 -- chart: bar x=courier y=on_time_pct,failover_pct
 SELECT courier, courier_currency AS currency, count() AS booked,

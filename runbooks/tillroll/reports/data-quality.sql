@@ -1,8 +1,8 @@
 -- Can these reports be trusted?
 --
--- One row per check; found is 0 where all is well, but for the times, which are in milliseconds. Filters
--- by day and merchant do not apply.
--- late events are counted in the reports of the day they belong to, as soon as they arrive: there is no cut-off.
+-- One row per check; found is 0 where all is well, but for the times, which are in milliseconds.
+-- Filters by day and merchant do not apply. late events are counted in the reports of the day they
+-- belong to, as soon as they arrive: there is no cut-off.
 --
 -- chart: none
 SELECT check, found, meaning, (SELECT data_as_of FROM v_data_as_of) AS data_as_of

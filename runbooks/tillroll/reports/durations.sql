@@ -1,9 +1,9 @@
 -- Time between states
 --
--- Seconds an order took from one status to another, over the orders that have reached both, placed in
--- the period. p50, p95, p99: the value below which that share of orders stays (exact, no
--- interpolation). A long tail of orders that have not arrived yet is not in it: see orders-by-status
--- for what is waiting.
+-- Seconds an order took from one status to another, over the orders that have reached both, placed
+-- in the period. p50, p95, p99: the value below which that share of orders stays (exact, no
+-- interpolation). A long tail of orders that have not arrived yet is not in it: see orders-by-
+-- status for what is waiting.
 --
 -- chart: bar x=step y=p50_s,p95_s,p99_s log
 SELECT step, orders, round(q[1] / 1000, 3) AS p50_s, round(q[2] / 1000, 3) AS p95_s,

@@ -1,9 +1,10 @@
 -- A flash sale, minute by minute
 --
--- The busiest minute of the period by accepted_at, our own time of acceptance, and half an hour on either side of
--- it; minutes without orders included. orders: accepted. reserved: of these, orders that got their stock.
--- rejected: those that did not. undecided: neither yet. gross: totals of all, in the one currency that
--- --currency names (GBP if none does). decided_p50_ms, decided_p99_ms: from acceptance to stock's answer.
+-- The busiest minute of the period by accepted_at, our own time of acceptance, and half an hour on
+-- either side of it; minutes without orders included. orders: accepted. reserved: of these, orders
+-- that got their stock. rejected: those that did not. undecided: neither yet. gross: totals of
+-- all, in the one currency that --currency names (GBP if none does). decided_p50_ms,
+-- decided_p99_ms: from acceptance to stock's answer.
 --
 -- chart: line x=minute y=orders,reserved,rejected
 WITH (

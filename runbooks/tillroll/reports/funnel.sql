@@ -1,8 +1,9 @@
 -- Conversion funnel
 --
 -- Of the orders placed in the period, how many ever reached each step, whatever became of them
--- later. of_placed_pct: of all placed. of_previous_pct: of the step before; a step that this shop's flow
--- does not have (payment, for one that is paid by invoice) shows 0, and so does what follows it in of_previous_pct.
+-- later. of_placed_pct: of all placed. of_previous_pct: of the step before; a step that this
+-- shop's flow does not have (payment, for one that is paid by invoice) shows 0, and so does what
+-- follows it in of_previous_pct.
 --
 -- chart: bar x=step y=orders
 SELECT step, orders,

@@ -1,8 +1,8 @@
 -- Orders by status
 --
 -- Every order once, under the status it has now; currencies apart. orders: how many. share_pct: of
--- all orders of that currency. total: their totals. pieces: pieces ordered. longest_since: when the
--- one that has been in this status longest came into it.
+-- all orders of that currency. total: their totals. pieces: pieces ordered. longest_since: when
+-- the one that has been in this status longest came into it.
 --
 -- chart: bar x=status y=orders group=currency
 SELECT status, currency, count() AS orders,

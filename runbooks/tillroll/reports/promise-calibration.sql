@@ -1,9 +1,10 @@
 -- Are promises kept as often as they claim?
 --
 -- Delivered orders by courier and by how far ahead the promise was, in whole days from booking.
--- promised_days: days from booking to promised_at, rounded up. delivered: orders that arrived. kept_pct: of
--- those, the share that arrived at or before promised_at. p50_margin_h, p95_late_h: hours from arrival to promise; the margin that half of
--- the orders had (below 0: late), and the lateness that only one in twenty exceeded (below 0: early).
+-- promised_days: days from booking to promised_at, rounded up. delivered: orders that arrived.
+-- kept_pct: of those, the share that arrived at or before promised_at. p50_margin_h, p95_late_h:
+-- hours from arrival to promise; the margin that half of the orders had (below 0: late), and the
+-- lateness that only one in twenty exceeded (below 0: early).
 --
 -- chart: bar x=promised_days y=kept_pct group=courier
 SELECT courier, promised_days, count() AS delivered, round(100 * countIf(margin_s >= 0) / count(), 2) AS kept_pct,

@@ -1,10 +1,10 @@
 -- Revenue per local day
 --
 -- For every day in the shop's time zone, by ordered_at, days without orders included, and every
--- currency apart:
--- orders: orders accepted. lost_orders: those that ended without a sale (rejected, declined,
--- expired, cancelled, undeliverable, returned). gross: totals of all orders. lost: totals of the lost ones.
--- net: gross - lost. average_order: net per order that is not lost, 0 where there is none.
+-- currency apart: orders: orders accepted. lost_orders: those that ended without a sale (rejected,
+-- declined, expired, cancelled, undeliverable, returned). gross: totals of all orders. lost:
+-- totals of the lost ones. net: gross - lost. average_order: net per order that is not lost, 0
+-- where there is none.
 --
 -- chart: bar x=day y=net,lost stack group=currency
 SELECT day, currency, orders, lost_orders, gross, lost, gross - lost AS net,

@@ -1,10 +1,10 @@
 -- Revenue per hour
 --
--- For every UTC hour of ordered_at, the shop's own time of the order, hours without orders included,
--- and every currency apart:
--- orders: orders accepted. gross: their totals. lost: the part of gross whose orders ended without
--- a sale (rejected, declined, expired, cancelled, undeliverable, returned), at whatever time that
--- was. net: gross - lost. An hour's figures move until its last order has ended.
+-- For every UTC hour of ordered_at, the shop's own time of the order, hours without orders
+-- included, and every currency apart: orders: orders accepted. gross: their totals. lost: the part
+-- of gross whose orders ended without a sale (rejected, declined, expired, cancelled,
+-- undeliverable, returned), at whatever time that was. net: gross - lost. An hour's figures move
+-- until its last order has ended.
 --
 -- chart: bar x=hour y=net,lost stack group=currency
 SELECT hour, currency, orders, gross, lost, gross - lost AS net,

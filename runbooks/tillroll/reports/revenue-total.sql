@@ -1,11 +1,11 @@
 -- Revenue over all currencies
 --
 -- Amounts in different currencies are never added as they are. Each order is converted into the
--- currency asked for by --into (GBP if none is) at the newest rate of v_exchange_rates from its local day or before; an
--- order in that currency counts as it is. An order without a rate is left out of net_converted and counted in orders_without_rate,
--- with its money in net, so that nothing disappears.
--- net: totals of orders that are not lost, in their own currency. net_converted: the same, into the one asked for;
--- fractions below 0.0001 are dropped order by order.
+-- currency asked for by --into (GBP if none is) at the newest rate of v_exchange_rates from its
+-- local day or before; an order in that currency counts as it is. An order without a rate is left
+-- out of net_converted and counted in orders_without_rate, with its money in net, so that nothing
+-- disappears. net: totals of orders that are not lost, in their own currency. net_converted: the
+-- same, into the one asked for; fractions below 0.0001 are dropped order by order.
 --
 -- chart: bar x=currency y=net_converted
 SELECT currency, {into:String} AS into, count() AS orders, sum(total) AS net,

@@ -2,8 +2,8 @@
 --
 -- SKUs that orders were rejected for, because they could not be served; every currency apart.
 -- lost_orders: rejected orders that name the SKU. lost_pieces, lost_revenue: what those orders
--- wanted of the SKU. orders_value: the whole of those orders, other SKUs included; an order rejected for two
--- SKUs counts with both, so orders_value must not be summed.
+-- wanted of the SKU. orders_value: the whole of those orders, other SKUs included; an order
+-- rejected for two SKUs counts with both, so orders_value must not be summed.
 --
 -- chart: bar x=sku y=lost_revenue top=20 group=currency
 SELECT sku, currency, count() AS lost_orders, sum(pieces) AS lost_pieces,

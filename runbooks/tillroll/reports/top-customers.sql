@@ -1,8 +1,9 @@
 -- Best customers
 --
--- By revenue; every currency apart; all guests together as one, "(guests)". orders: orders accepted. revenue: totals of
--- those that are not lost. lost_orders: orders that ended without a sale. first_order, last_order: by the
--- shop's time. customer_id is the shop's own code, no name or address is kept here.
+-- By revenue; every currency apart; all guests together as one, "(guests)". orders: orders
+-- accepted. revenue: totals of those that are not lost. lost_orders: orders that ended without a
+-- sale. first_order, last_order: by the shop's time. customer_id is the shop's own code, no name
+-- or address is kept here.
 --
 -- chart: bar x=customer y=revenue top=20 group=currency
 SELECT if(customer_id = '', '(guests)', customer_id) AS customer, currency, count() AS orders,

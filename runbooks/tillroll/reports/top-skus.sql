@@ -1,8 +1,9 @@
 -- Best-selling SKUs
 --
--- By revenue; every currency apart. From the roll-up of SKUs and local days, which is made anew every ten
--- minutes: see data_as_of. lines: lines of orders that are not lost. pieces, revenue: what they hold of the
--- SKU. lost_pieces: pieces in orders that ended without a sale. average_price: revenue per piece.
+-- By revenue; every currency apart. From the roll-up of SKUs and local days, which is made anew
+-- every ten minutes: see data_as_of. lines: lines of orders that are not lost. pieces, revenue:
+-- what they hold of the SKU. lost_pieces: pieces in orders that ended without a sale.
+-- average_price: revenue per piece.
 --
 -- chart: bar x=sku y=revenue top=20 group=currency
 SELECT sku, currency, sum(r.lines) AS lines, sum(r.pieces) AS pieces,
