@@ -48,6 +48,8 @@ pub struct ClickHouse {
     pub password: String,
     /// Database of all tables and views; made if it is missing.
     pub database: String,
+    /// The shop's time zone, a name of the IANA database: what reports call a local day.
+    pub time_zone: String,
 }
 
 /// When a sink writes.
@@ -93,6 +95,12 @@ pub fn load(file: Option<&Path>) -> Result<Config> {
     ensure!(
         !database.is_empty() && database.chars().all(plain),
         "clickhouse.database is {database:?}: use letters, digits and _"
+    );
+    let zone = &config.clickhouse.time_zone;
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '/' | '+' | '-');
+    ensure!(
+        !zone.is_empty() && zone.chars().all(plain),
+        "clickhouse.time_zone is {zone:?}: use a name like Europe/London"
     );
     Ok(config)
 }

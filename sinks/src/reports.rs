@@ -8,7 +8,7 @@ mod insert;
 mod migrate;
 mod partition;
 mod plan;
-mod row;
+mod rows;
 
 use anyhow::Result;
 use clickhouse::{Client, Compression};
@@ -29,6 +29,7 @@ pub const NAME: &str = "reports";
 pub(crate) struct Reports {
     client: Client,
     database: String,
+    time_zone: String,
     limits: Limits,
 }
 
@@ -39,7 +40,8 @@ impl Reports {
             .with_user(&clickhouse.user)
             .with_password(&clickhouse.password)
             .with_compression(Compression::None);
-        Self { client, database: clickhouse.database.clone(), limits: batches.limits() }
+        let (database, time_zone) = (clickhouse.database.clone(), clickhouse.time_zone.clone());
+        Self { client, database, time_zone, limits: batches.limits() }
     }
 }
 
@@ -68,7 +70,7 @@ impl Sink for Reports {
     }
 
     async fn migrate(&self) -> Result<(), Failure> {
-        migrate::run(&self.client, &self.database).await
+        migrate::run(&self.client, &self.database, &self.time_zone).await
     }
 
     async fn open(

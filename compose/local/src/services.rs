@@ -146,6 +146,8 @@ fn sinks(instance: &Instance<'_>, addresses: &Addresses) -> Environment {
         ("SINKS_CLICKHOUSE__URL", addresses.clickhouse.clone()),
         ("SINKS_CLICKHOUSE__USER", clickhouse::USER.to_owned()),
         ("SINKS_CLICKHOUSE__PASSWORD", clickhouse::PASSWORD.to_owned()),
+        // The shop of the shipped invoices is British.
+        ("SINKS_CLICKHOUSE__TIME_ZONE", "Europe/London".to_owned()),
     ])
 }
 
@@ -156,6 +158,8 @@ pub(crate) fn operator(addresses: &Addresses) -> Environment {
         ("TILLROLL_REGISTRY__URL", addresses.registry.clone()),
         ("TILLROLL_POSTGRES__URL", addresses.postgres.clone()),
         ("TILLROLL_CLICKHOUSE__URL", addresses.clickhouse.clone()),
+        ("TILLROLL_CLICKHOUSE__USER", clickhouse::READER.to_owned()),
+        ("TILLROLL_CLICKHOUSE__PASSWORD", clickhouse::READER_PASSWORD.to_owned()),
         ("TILLROLL_KEYS_FILE", addresses.keys_file.display().to_string()),
     ])
 }

@@ -1,4 +1,5 @@
-//! `tillroll`, the operator's command: sets a cluster up, lists couriers, issues API keys.
+//! `tillroll`, the command of operators and analysts: sets a cluster up, lists couriers, issues API
+//! keys, prints reports.
 //!
 //! Data goes to stdout, messages go to stderr. Runbooks call it, so its exit codes are a contract.
 
@@ -6,6 +7,8 @@ mod connection;
 mod couriers;
 mod keys;
 mod output;
+mod report;
+mod reports;
 mod setup;
 
 use std::process::ExitCode;
@@ -18,10 +21,11 @@ Examples:
       --replication 3 --couriers couriers.toml
   tillroll couriers set couriers.toml          after a price changed or a courier was paused
   tillroll keys new --merchant shop --file keys.json
+  tillroll report revenue-daily --from 2026-11-01
 
 Exit codes:
   0  done
-  1  failed: Kafka, the registry or a file refused; the message says what to do
+  1  failed: Kafka, the registry, ClickHouse or a file refused; the message says what to do
   2  wrong usage
   3  an input file is unusable; nothing was changed";
 
@@ -43,6 +47,11 @@ enum Command {
     /// Merchants' API keys
     #[command(subcommand)]
     Keys(keys::Command),
+    /// Reports from ClickHouse; without a name, their list
+    Report(report::Arguments),
+    /// The reports' store: make it anew from the log, enter exchange rates
+    #[command(subcommand)]
+    Reports(reports::Command),
 }
 
 #[tokio::main]
@@ -51,6 +60,8 @@ async fn main() -> ExitCode {
         Command::Setup(arguments) => setup::run(arguments).await,
         Command::Couriers(command) => couriers::run(command).await,
         Command::Keys(command) => keys::run(command),
+        Command::Report(arguments) => report::run(arguments).await,
+        Command::Reports(command) => reports::run(command).await,
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -22,7 +22,7 @@ pub(crate) struct ReportsPartition {
     next: i64,
     /// A plan that is committed, and inserted in part, in whole or not at all.
     planned: Option<Plan>,
-    /// Blocks of the plan that are in, oldest month first.
+    /// Blocks of the plan that are in.
     inserted: usize,
     /// Whether the group's offset lags behind `next`.
     unsettled: bool,
@@ -83,8 +83,8 @@ impl ReportsPartition {
         let mut todo: Vec<&[RowAt]> = vec![&block.rows];
         let mut count = 0;
         while let Some(rows) = todo.pop() {
-            let token = plan.token(self.place.partition, block, rows);
-            match insert::block(&self.client, &token, block.bytes(rows)).await {
+            let token = plan.token(self.place, block, rows);
+            match insert::block(&self.client, block.table, &token, block.bytes(rows)).await {
                 Ok(()) => count += rows.len(),
                 Err(failure) if failure.verdict == Verdict::DeadLetter => match rows {
                     [one] => {
@@ -118,7 +118,7 @@ impl Partition for ReportsPartition {
         for block in blocks.iter().skip(self.inserted) {
             let rows = self.insert(&plan, block, batch).await?;
             let rows = u64::try_from(rows).expect("a batch is small");
-            SINK_ROWS.with_label_values(&[NAME, "order_events"]).inc_by(rows);
+            SINK_ROWS.with_label_values(&[NAME, block.table.name]).inc_by(rows);
             self.inserted += 1;
         }
         // The next plan's commit says that this one is in; `settle` does where there is none.

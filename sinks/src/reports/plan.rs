@@ -5,20 +5,21 @@
 //! over the records themselves, not the rows made of them: it proves that the log still holds what
 //! was planned, and holds for a newer version of this program as well.
 //!
-//! Rows go into ClickHouse's table partitions by the month of `accepted_at`; a block that touched two
-//! would be deduplicated in halves. So a plan is one block per month, each under a token of its own.
+//! Rows go into a table's partitions by month; a block that touched two would be deduplicated in
+//! halves. So a plan is one block per table and month, each under a token of its own.
 
 use std::collections::BTreeMap;
 use std::hash::Hasher;
 
 use bytes::Bytes;
 use chrono::{DateTime, Datelike, Utc};
-use events::{Millis, Record};
+use events::Millis;
 use rdkafka::message::Message;
 use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher13;
 
-use super::row::{self, Source};
+use super::rows::{self, Rows, Source, TABLES, Table};
+use crate::deliver::Place;
 use crate::deliver::intake::{Body, Received};
 
 /// What is about to be inserted.
@@ -69,24 +70,24 @@ impl Plan {
         Ok(Some(Self { first, last, hash }))
     }
 
-    /// The token of a block: ClickHouse ignores what comes again under a token that it has seen.
+    /// The token of a block: a table ignores what comes again under a token that it has seen.
     /// Parts of a block that had to be split have tokens of their own.
-    pub(super) fn token(&self, partition: i32, block: &Block, rows: &[RowAt]) -> String {
+    pub(super) fn token(&self, place: Place, block: &Block, rows: &[RowAt]) -> String {
         let Self { first, last, .. } = self;
-        let mut token = format!("order-status:{partition}:{first}-{last}:{}", block.month);
-        if rows.len() < block.rows.len() {
-            let (from, to) = (rows.first(), rows.last());
-            let offset = |row: Option<&RowAt>| row.map_or(-1, |row| row.offset);
-            token.push_str(&format!(":{}-{}", offset(from), offset(to)));
+        let (topic, partition) = (place.topic.name, place.partition);
+        let mut token = format!("{topic}:{partition}:{first}-{last}:{}", block.month);
+        if let (Some(from), true) = (rows.first(), rows.len() < block.rows.len()) {
+            token.push_str(&format!(":{}+{}", from.index, rows.len()));
         }
         token
     }
 }
 
-/// The rows of a plan that go into one partition of the table.
+/// The rows of a plan that go into one partition of a table.
 #[derive(Debug)]
 pub(super) struct Block {
-    /// `toYYYYMM(accepted_at)`.
+    pub(super) table: &'static Table,
+    /// The partition, as `toYYYYMM` says it.
     month: i64,
     pub(super) rows: Vec<RowAt>,
     bytes: Bytes,
@@ -97,7 +98,8 @@ pub(super) struct Block {
 pub(super) struct RowAt {
     /// Its record in the plan.
     pub(super) record: usize,
-    offset: i64,
+    /// Its place in the block.
+    index: usize,
     start: usize,
     end: usize,
 }
@@ -112,22 +114,42 @@ impl Block {
     }
 }
 
-/// The blocks of a plan, oldest month first.
+/// The blocks of a plan: table by table as in [`TABLES`], oldest month first.
 pub(super) fn blocks(partition: i32, records: &[Received]) -> Vec<Block> {
-    let mut months: BTreeMap<i64, (Vec<RowAt>, Vec<u8>)> = BTreeMap::new();
+    let mut sorted = Sorted::default();
     for (index, received) in records.iter().enumerate() {
-        let Ok(Body { record: Record::OrderStatusChanged(event), origin }) = &received.body else {
-            continue;
-        };
-        let (rows, bytes) = months.entry(month(event.accepted_at)).or_default();
-        let (start, offset) = (bytes.len(), received.offset());
+        let Ok(Body { record, origin }) = &received.body else { continue };
+        let offset = received.offset();
         let source = Source { partition, offset, term: origin.0, sequence: origin.1 };
-        row::encode(event, &source, bytes);
-        rows.push(RowAt { record: index, offset, start, end: bytes.len() });
+        sorted.record = index;
+        rows::encode(record, &source, &mut sorted);
     }
-    let block =
-        |(month, (rows, bytes)): (_, (_, Vec<u8>))| Block { month, rows, bytes: bytes.into() };
-    months.into_iter().map(block).collect()
+    let block = |((table, month), (rows, bytes)): ((usize, i64), (Vec<RowAt>, Vec<u8>))| Block {
+        table: TABLES[table],
+        month,
+        rows,
+        bytes: bytes.into(),
+    };
+    sorted.blocks.into_iter().map(block).collect()
+}
+
+/// Rows by table and month.
+#[derive(Default)]
+struct Sorted {
+    /// Whose rows come next.
+    record: usize,
+    blocks: BTreeMap<(usize, i64), (Vec<RowAt>, Vec<u8>)>,
+}
+
+impl Rows for Sorted {
+    fn row(&mut self, table: &'static Table, at: Millis, encode: impl FnOnce(&mut Vec<u8>)) {
+        let place = TABLES.iter().position(|known| std::ptr::eq(*known, table));
+        let place = place.expect("every table is listed");
+        let (rows, bytes) = self.blocks.entry((place, month(at))).or_default();
+        let (index, start) = (rows.len(), bytes.len());
+        encode(bytes);
+        rows.push(RowAt { record: self.record, index, start, end: bytes.len() });
+    }
 }
 
 fn month(at: Millis) -> i64 {
@@ -167,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_is_one_block_per_month_and_passes_over_the_unreadable() {
+    fn a_plan_is_one_block_per_table_and_month_and_passes_over_the_unreadable() {
         let mut records = vec![
             received(1, "a", NOVEMBER_ENDS),
             received(2, "b", NOVEMBER_ENDS + 1),
@@ -176,9 +198,13 @@ mod tests {
         ];
         records[3].body = Err("unreadable".into());
         let blocks = blocks(0, &records);
-        let shape: Vec<_> = blocks.iter().map(|b| (b.month, b.rows.len())).collect();
-        assert_eq!(shape, [(202_611, 2), (202_612, 1)]);
-        assert_eq!(blocks[0].rows[1].record, 2);
+        let shape: Vec<_> = blocks.iter().map(|b| (b.table.name, b.month, b.rows.len())).collect();
+        // Each sample has two lines.
+        let lines = [("order_lines", 202_611, 4), ("order_lines", 202_612, 2)];
+        let events = [("order_events", 202_611, 2), ("order_events", 202_612, 1)];
+        assert_eq!(shape, [lines, events].concat());
+        assert_eq!(blocks[0].rows[2].record, 2);
+        assert_eq!(blocks[2].rows[1].record, 2);
     }
 
     #[test]
@@ -186,11 +212,16 @@ mod tests {
         let records: Vec<_> =
             (10..14).map(|n| received(n, &format!("k{n}"), NOVEMBER_ENDS)).collect();
         let plan = Plan::of(&records).unwrap();
-        let block = &blocks(3, &records)[0];
-        assert_eq!(plan.token(3, block, &block.rows), "order-status:3:10-13:202611");
-        let (left, right) = block.rows.split_at(2);
-        assert_eq!(plan.token(3, block, right), "order-status:3:10-13:202611:12-13");
-        let joined = [block.bytes(left), block.bytes(right)].concat();
-        assert_eq!(joined, block.bytes(&block.rows));
+        let place = Place { topic: &events::topics::ORDER_STATUS, partition: 3 };
+        for block in &blocks(3, &records) {
+            assert_eq!(plan.token(place, block, &block.rows), "order-status:3:10-13:202611");
+            // Two parts may begin and end in one record: rows are counted, not offsets.
+            let (left, right) = block.rows.split_at(1);
+            assert_eq!(plan.token(place, block, left), "order-status:3:10-13:202611:0+1");
+            let rest = format!("order-status:3:10-13:202611:1+{}", right.len());
+            assert_eq!(plan.token(place, block, right), rest);
+            let joined = [block.bytes(left), block.bytes(right)].concat();
+            assert_eq!(joined, block.bytes(&block.rows));
+        }
     }
 }

@@ -180,6 +180,45 @@ impl Truth {
         }
         same("order_events in clickhouse", &self.events, &found)?;
         ensure!(count == found.len(), "{count} rows for {} versions: duplicates", found.len());
+        let lines: u64 =
+            bench.clickhouse().query("SELECT count() FROM order_lines").fetch_one().await?;
+        ensure!(
+            i64::try_from(lines)? == self.lines,
+            "order_lines in clickhouse holds {lines} rows, the topics say {}",
+            self.lines
+        );
+        self.check_orders(bench).await
+    }
+
+    /// Compares the analysts' view of orders with the newest version of each.
+    async fn check_orders(&self, bench: &Bench) -> Result<()> {
+        #[derive(Row, Deserialize)]
+        struct Order {
+            #[serde(with = "clickhouse::serde::uuid")]
+            order_id: Uuid,
+            accepted_at: i64,
+            version: u32,
+            status: String,
+            reason: String,
+            updated_at: i64,
+        }
+        let rows: Vec<Order> = bench
+            .clickhouse()
+            .query(
+                "SELECT order_id, toUnixTimestamp64Milli(accepted_at) AS accepted_at, version,
+                     status, reason, toUnixTimestamp64Milli(updated_at) AS updated_at
+                 FROM v_orders",
+            )
+            .fetch_all()
+            .await?;
+        let expected = newest_only(&self.events);
+        ensure!(rows.len() == expected.len(), "v_orders shows {} orders", rows.len());
+        for r in rows {
+            let of = (r.order_id, r.accepted_at, i64::from(r.version));
+            let event = expected.get(&of).with_context(|| format!("{of:?} is not the newest"))?;
+            let same = (&event.0, &event.1, event.2) == (&r.status, &r.reason, r.updated_at);
+            ensure!(same, "v_orders shows {} {} for {event:?}", r.order_id, r.status);
+        }
         Ok(())
     }
 }

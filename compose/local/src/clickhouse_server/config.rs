@@ -51,8 +51,11 @@ pub struct Arguments {
     #[arg(long, default_value_t = 1_000_000_000)]
     readonly_max_memory_bytes: u64,
     /// Threads of one query of a readonly user
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 2)]
     readonly_max_threads: u64,
+    /// Nice value of the threads of a readonly user's queries
+    #[arg(long, default_value_t = 19, value_parser = clap::value_parser!(u8).range(..=19))]
+    readonly_nice: u8,
     /// Run time of one query of a readonly user, seconds
     #[arg(long, default_value_t = 30)]
     readonly_max_execution_s: u64,
@@ -65,6 +68,7 @@ impl Arguments {
             max_memory_bytes: self.readonly_max_memory_bytes,
             max_threads: self.readonly_max_threads,
             max_execution_s: self.readonly_max_execution_s,
+            nice: self.readonly_nice,
         };
         let mut users = Vec::new();
         for (index, text) in self.users.iter().enumerate() {

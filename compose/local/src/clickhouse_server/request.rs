@@ -147,7 +147,8 @@ impl Session {
                 settings.push((name, within.to_string()));
             }
         }
-        if self.limits.is_some() {
+        if let Some(limits) = self.limits {
+            settings.push(("os_threads_nice_value_query", limits.nice.to_string()));
             settings.push(("readonly", "1".to_owned()));
         } else if self.get && !settings.iter().any(|(name, _)| *name == "readonly") {
             settings.push(("readonly", "2".to_owned()));
@@ -205,11 +206,12 @@ mod tests {
 
     #[test]
     fn limits_have_the_last_word() {
-        let limits = Limits { max_memory_bytes: 100, max_threads: 1, max_execution_s: 30 };
+        let limits =
+            Limits { max_memory_bytes: 100, max_threads: 1, max_execution_s: 30, nice: 19 };
         let uri = "/?max_memory_usage=1000&max_execution_time=5&readonly=0&max_threads=0";
         let set = &asked(uri, Some(limits)).unwrap().session.preparation()[0];
         let tail = "max_memory_usage = '100', max_threads = '1', max_execution_time = '5', \
-                    readonly = '1'";
+                    os_threads_nice_value_query = '19', readonly = '1'";
         assert!(set.ends_with(tail), "{set}");
     }
 

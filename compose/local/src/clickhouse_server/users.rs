@@ -14,6 +14,9 @@ pub struct Limits {
     pub max_threads: u64,
     /// Seconds.
     pub max_execution_s: u64,
+    /// Nice value of its threads, 0 to 19: how far they give way to everybody else's. Takes
+    /// CAP_SYS_NICE; without it the engine leaves them alone.
+    pub nice: u8,
 }
 
 /// One user; with limits it can only read.
