@@ -10,12 +10,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use events::Millis;
 use machines::TaskId;
+use machines::task::Header;
 use machines::topology::Processor;
 use rdkafka::bindings::rd_kafka_resp_err_t;
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::message::{BorrowedMessage, Headers as _, Message};
 use rdkafka::{Offset, Timestamp, TopicPartitionList};
 use stream::{Inbox, Inboxes, Incoming, Rebalance, ShutOut, Stopped};
 
@@ -109,6 +110,7 @@ impl Inboxes for GroupInboxes {
             appended_at,
             key: message.key(),
             value: message.payload(),
+            headers: &|| headers(&message),
         })?;
         Ok(true)
     }
@@ -162,6 +164,11 @@ impl Inboxes for GroupInboxes {
     fn unsubscribe(&self) {
         self.commands.unsubscribe();
     }
+}
+
+fn headers(message: &BorrowedMessage<'_>) -> Vec<Header> {
+    let all = message.headers().into_iter().flat_map(|headers| headers.iter());
+    all.map(|header| (header.key.to_string(), header.value.map(<[u8]>::to_vec))).collect()
 }
 
 /// A client that was shut out refuses everything from then on.

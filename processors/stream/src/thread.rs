@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use events::Codec;
+use machines::task::Arrived;
 use machines::topology::Processor;
 use machines::{Source, Task, TaskId, Transaction, planted};
 
@@ -286,18 +287,19 @@ fn process<P: Platform>(
     setup: &mut Setup,
     platform: &P,
 ) -> Result<()> {
-    let Incoming { topic, partition, offset, appended_at, .. } = record;
+    let Incoming { topic, partition, offset, appended_at, key, value, headers } = record;
     let processor = setup.processors.iter().find(|p| p.inboxes().any(|inbox| inbox == topic));
     let Some(processor) = processor else { return Ok(()) };
     let Some(running) = tasks.get_mut(&(processor.name, partition)) else { return Ok(()) };
     let inbox = processor.inboxes().find(|inbox| *inbox == topic).context("found above")?;
     let source = Source { topic: inbox, partition, offset, appended_at };
-    while let Err(id) = running.task.process(source, record.key, record.value) {
+    let arrived = Arrived { source, key, value, headers };
+    while let Err(id) = running.task.process(arrived) {
         let learned = platform.learn(&mut setup.codec, id);
         match learned.with_context(|| format!("schema of {inbox} {offset}"))? {
             Learned::Known => running.task.learn(setup.codec.clone()),
             Learned::NeverRegistered(reason) => {
-                running.task.reject(source, record.key, record.value, reason);
+                running.task.reject(arrived, reason);
                 break;
             }
         }
