@@ -312,6 +312,17 @@ impl Task {
         self.batch.effects.list = effects;
     }
 
+    /// Takes an inbox to stand at `position`: from its position to there it holds no committed record,
+    /// and never will. The next transaction says so, without records if need be.
+    pub fn pass(&mut self, inbox: &str, position: i64) {
+        if let Some(standing) = self.start.positions.get_mut(inbox)
+            && *standing < position
+        {
+            *standing = position;
+            self.batch.due = true;
+        }
+    }
+
     fn note_read(&mut self, source: Source) {
         let next = source.offset + 1;
         match self.start.positions.get_mut(source.topic) {

@@ -176,7 +176,7 @@ fn a_restored_task_equals_the_one_that_stopped() {
     entries().for_each(|entry| last.see(entry));
     let (offset, footer) = last.found().unwrap();
     let restored = Memory::default();
-    let mut restorer = Restorer::new(offset);
+    let mut restorer = Restorer::new(offset, 0);
     let writes: Vec<_> = entries().filter_map(|entry| restorer.next(entry)).collect();
     restored.apply(&writes, &[]);
     assert_eq!(restored.rows(), memory.rows());
@@ -217,4 +217,21 @@ fn poison_is_set_aside_and_an_unknown_schema_is_asked_for() {
     assert_eq!(first.headers, [("trace".to_string(), Some(vec![7]))]);
     assert_eq!(transaction.footer.positions["orders"], 4);
     assert_eq!(types(&transaction), ["OrderStatusChanged", "ReserveLines"]);
+}
+
+#[test]
+fn an_idle_inbox_is_passed_by_a_transaction_without_records() {
+    let memory = Rc::new(Memory::default());
+    let mut task = task(&memory, start());
+    commit(&mut task, &memory);
+    task.pass(topics::ORDERS.name, 7);
+    assert!(task.has_work());
+    let transaction = commit(&mut task, &memory);
+    assert_eq!(transaction.footer.positions["orders"], 7);
+    assert_eq!(transaction.footer.positions["order-outcomes"], 0);
+    assert!(transaction.writes.is_empty() && transaction.footer.runs.is_empty());
+    task.pass(topics::ORDERS.name, 3);
+    assert!(!task.has_work(), "positions never go back");
+    feed(&mut task, topics::ORDERS.name, 9, placed("k"));
+    assert_eq!(commit(&mut task, &memory).footer.positions["orders"], 10);
 }

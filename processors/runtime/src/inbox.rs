@@ -17,16 +17,25 @@ use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message};
-use rdkafka::{Offset, Timestamp, TopicPartitionList};
+use rdkafka::{Offset, Statistics, Timestamp, TopicPartitionList};
 use stream::{Inbox, Inboxes, Incoming, Rebalance, ShutOut, Stopped};
 
-/// Notes rebalances instead of acting on them.
-#[derive(Default)]
+use crate::lag::{LagGauge, Measured};
+
+/// How often lag is measured.
+const LAG_EVERY_MS: &str = "5000";
+
+/// Notes rebalances instead of acting on them, and exports how far behind its inboxes are.
 pub struct Noting {
     notes: Mutex<Vec<Rebalance>>,
+    lag: LagGauge,
 }
 
-impl ClientContext for Noting {}
+impl ClientContext for Noting {
+    fn stats(&self, statistics: Statistics) {
+        self.lag.report(&statistics);
+    }
+}
 
 impl ConsumerContext for Noting {
     fn rebalance(
@@ -49,7 +58,7 @@ impl ConsumerContext for Noting {
 /// The consumers of a stream thread.
 pub struct GroupInboxes {
     commands: BaseConsumer<Noting>,
-    outcomes: BaseConsumer,
+    outcomes: BaseConsumer<Measured>,
 }
 
 /// Who this thread is to the group.
@@ -72,11 +81,13 @@ impl GroupInboxes {
         let Member { brokers, group, instance } = member;
         let commands = wire::client::group_consumer(brokers, instance, group, instance)
             .set("enable.partition.eof", "false")
-            .create_with_context(Noting::default())
+            .set("statistics.interval.ms", LAG_EVERY_MS)
+            .create_with_context(Noting { notes: Mutex::default(), lag: LagGauge::new(group) })
             .context("command consumer cannot be made")?;
         let outcomes = wire::client::assigned_consumer(brokers, instance)
             .set("enable.partition.eof", "false")
-            .create()
+            .set("statistics.interval.ms", LAG_EVERY_MS)
+            .create_with_context(Measured(LagGauge::new(group)))
             .context("outcome consumer cannot be made")?;
         let inboxes = Self { commands, outcomes };
         let topics: Vec<&str> = processors.iter().map(|p| p.commands).collect();

@@ -312,6 +312,10 @@ pub struct Meta {
     pub position: i64,
     /// The footer that the store stands at.
     pub footer: Footer,
+    /// Highest term among the changelog records before `position`: what follows with a lower one is a
+    /// zombie's.
+    #[serde(default)]
+    pub term: u64,
     /// Set while a restore is under way: rows may be ahead of the footer.
     pub restoring: bool,
 }

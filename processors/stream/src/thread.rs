@@ -5,6 +5,7 @@
 //! and the tasks taken over again from their changelogs: there is one path for every failure.
 
 mod handover;
+mod idle;
 mod postponed;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -23,6 +24,7 @@ use crate::io::{Inbox, Inboxes, Incoming, Learned, Live, Meta, Platform, Rebalan
 use crate::observe::Observed;
 
 use handover::PAUSE;
+use idle::Idle;
 use postponed::Postponed;
 
 /// Outcome records taken before the thread looks at its commit again.
@@ -45,6 +47,9 @@ pub struct CommitRule {
     pub most: Duration,
     /// At this many staged bytes.
     pub max_bytes: usize,
+    /// How often the positions of idle inboxes are moved past transaction markers: well below the time
+    /// for which inboxes are kept.
+    pub idle_positions: Duration,
 }
 
 /// What a stream thread needs besides its platform.
@@ -102,6 +107,7 @@ pub struct StreamThread<P: Platform> {
     last_commit: Duration,
     last_tick: Duration,
     last_touch: Duration,
+    idle: Idle,
 }
 
 fn key(task: TaskId) -> Key {
@@ -135,6 +141,7 @@ impl<P: Platform> StreamThread<P> {
             last_commit: now,
             last_tick: now,
             last_touch: now,
+            idle: Idle::since(now),
         })
     }
 
@@ -163,6 +170,7 @@ impl<P: Platform> StreamThread<P> {
             worked += self.take(Inbox::Commands, 0)?;
         }
         self.tick();
+        self.pass_markers()?;
         if let Some(committed) = self.committer.progress(&self.platform, &self.inboxes)? {
             self.apply(committed)?;
         }
@@ -255,7 +263,8 @@ impl<P: Platform> StreamThread<P> {
         for Committed { mut transaction, position } in committed {
             let Some(running) = self.tasks.get_mut(&key(transaction.task)) else { continue };
             let footer = transaction.footer.clone();
-            let meta = Meta { position, footer, restoring: false };
+            let term = footer.term;
+            let meta = Meta { position, footer, term, restoring: false };
             running.store.apply(&transaction.writes, &transaction.fired, &meta)?;
             running.task.committed();
             self.platform.observe(Observed::Applied(&transaction));
