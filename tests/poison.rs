@@ -104,8 +104,7 @@ async fn poison(system: &System) -> Result<()> {
         for partition in 0..PARTITIONS {
             for poison in poisons(&codec, topic) {
                 let offset = send(&producer, topic.name, partition, &poison.value).await?;
-                let place =
-                    (topic.name.to_string(), partition.to_string(), offset.to_string());
+                let place = (topic.name.to_string(), partition.to_string(), offset.to_string());
                 put.insert(place, (poison, INBOXES.contains(&topic.name)));
             }
         }

@@ -92,7 +92,11 @@ mod tests {
             (("none", 0, -1001, -1001), None),
         ];
         for ((state, fetched, next, stable), expected) in table {
-            assert_eq!(lag(&partition(state, fetched, next, stable)), expected, "{state} {fetched}");
+            assert_eq!(
+                lag(&partition(state, fetched, next, stable)),
+                expected,
+                "{state} {fetched}"
+            );
         }
     }
 

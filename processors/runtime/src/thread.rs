@@ -1,7 +1,7 @@
 //! A stream thread on Kafka and RocksDB: the platform that the algorithm in `stream` runs on.
 
-use std::sync::{Arc, Barrier};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};

@@ -98,7 +98,8 @@ impl Schema {
             }
             Some("enum") => varint(entropy.below(list("symbols").len()) as i64, out),
             Some("fixed") => {
-                let size = object["size"].as_u64().expect("a size") as usize;
+                let size = object["size"].as_u64().and_then(|size| usize::try_from(size).ok());
+                let size = size.expect("a size");
                 // Few different ones, so that records speak of the same orders.
                 out.extend(std::iter::repeat_n(entropy.byte() % 3, size));
             }
@@ -128,14 +129,14 @@ impl Schema {
             "boolean" => out.push(entropy.byte() % 2),
             "int" => {
                 let extremes = [i64::from(i32::MAX), i64::from(i32::MIN), -1, 0];
-                varint(number(entropy, extremes, |word| i64::from(word as i32)), out);
+                varint(number(entropy, extremes, |word| word >> 32), out);
             }
             "long" => {
                 let extremes = [i64::MAX, i64::MIN, -1, 1_800_000_000_000];
                 varint(number(entropy, extremes, |word| word), out);
             }
             "double" => out.extend(entropy.word().to_le_bytes()),
-            "float" => out.extend((entropy.word() as i32).to_le_bytes()),
+            "float" => out.extend(&entropy.word().to_le_bytes()[..4]),
             "bytes" | "string" => text(entropy, out),
             other => {
                 let found = self.named.get(other).or_else(|| self.named.get(short(other)));
@@ -191,8 +192,8 @@ fn text(entropy: &mut Entropy<'_>, out: &mut Vec<u8>) {
 pub(crate) fn varint(value: i64, out: &mut Vec<u8>) {
     let mut bits = ((value << 1) ^ (value >> 63)).cast_unsigned();
     while bits >= 0x80 {
-        out.push((bits & 0x7f) as u8 | 0x80);
+        out.push(bits.to_le_bytes()[0] | 0x80);
         bits >>= 7;
     }
-    out.push(bits as u8);
+    out.push(bits.to_le_bytes()[0]);
 }

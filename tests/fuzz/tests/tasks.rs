@@ -25,7 +25,7 @@ struct Rows {
 impl Rows {
     fn apply(&self, writes: &[Write], fired: &[Due]) {
         let (mut rows, mut deadlines) = (self.rows.borrow_mut(), self.deadlines.borrow_mut());
-        fired.iter().for_each(|due| drop(deadlines.remove(due)));
+        deadlines.retain(|due| !fired.contains(due));
         for Write { table, key, value } in writes {
             if let Some(deadline) = value.as_deref().and_then(deadline_of) {
                 deadlines.insert(Due { deadline, table: *table, key: key.clone() });
