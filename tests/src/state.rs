@@ -214,8 +214,7 @@ async fn come_and_go(system: &System, keys: usize, results: &mut Results) -> Res
         merchant: system.merchant.clone(),
         key: system.key.clone(),
     };
-    let warm_up =
-        Load { per_second: Some(RATE), lasting: STRETCH, clients: 64, seed: 10 };
+    let warm_up = Load { per_second: Some(RATE), lasting: STRETCH, clients: 64, seed: 10 };
     say(&format!("rebalance: {RATE} orders/s; warming up"));
     load::send(&target, warm_up).await?;
     let seen = Seen::start(&system.stack).await?;
