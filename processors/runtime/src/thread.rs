@@ -85,11 +85,12 @@ pub fn run(setup: Setup) -> Result<()> {
     let (number, threads) = setup.share;
     let share: Vec<_> =
         warm.filter_map(|(n, task)| (n % threads == number).then_some(task)).collect();
+    // A thread that joined would be given tasks whose stores others still have open.
+    let arrive = Arrive(setup.warmed);
     if let Err(error) = warm_up(&platform, &share) {
         tracing::warn!(error = format!("{error:#}"), "stores not brought forward");
     }
-    // A thread that joined would be given tasks whose stores others still have open.
-    setup.warmed.wait();
+    drop(arrive);
     loop {
         match StreamThread::start(platform.clone(), algorithm.clone()) {
             Ok(thread) => return thread.run(),
@@ -99,6 +100,15 @@ pub fn run(setup: Setup) -> Result<()> {
                 std::thread::sleep(START_RETRY);
             }
         }
+    }
+}
+
+/// Waits for the other threads when it is dropped, by a panic too: nobody waits for a thread that died.
+struct Arrive(Arc<Barrier>);
+
+impl Drop for Arrive {
+    fn drop(&mut self) {
+        self.0.wait();
     }
 }
 

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use machines::planted;
 
 use super::{Key, StreamThread, key};
@@ -47,17 +47,12 @@ impl<P: Platform> StreamThread<P> {
                     let log = Changelog { topic: known.1.clone(), partition: task.partition };
                     // Everything before the last stable offset has its final fate.
                     let (start, stable) = self.logs.bounds(&log)?;
-                    let mut records = 0;
-                    if start <= position {
-                        self.logs.read(&log, position, stable, |_| {
-                            records += 1;
-                            Ok(())
-                        })?;
-                        let empty = records == 0 || planted!(UnreadPassed);
-                        if empty && stable > position {
-                            running.task.pass(inbox, stable);
-                            self.platform.observe(Observed::Passed(task, inbox, stable));
-                        }
+                    let behind = start <= position && position < stable;
+                    if behind
+                        && (empty(&self.logs, &log, position, stable)? || planted!(UnreadPassed))
+                    {
+                        running.task.pass(inbox, stable);
+                        self.platform.observe(Observed::Passed(task, inbox, stable));
                     }
                 }
                 let position = running.task.positions().get(inbox).copied().unwrap_or(position);
@@ -65,5 +60,19 @@ impl<P: Platform> StreamThread<P> {
             }
         }
         Ok(())
+    }
+}
+
+/// There is a record where none was expected.
+#[derive(Debug, thiserror::Error)]
+#[error("not empty")]
+struct Occupied;
+
+/// Whether `from..end` holds no committed record; reads up to the first.
+fn empty(logs: &impl Changelogs, log: &Changelog, from: i64, end: i64) -> Result<bool> {
+    match logs.read(log, from, end, |_| bail!(Occupied)) {
+        Ok(()) => Ok(true),
+        Err(error) if error.is::<Occupied>() => Ok(false),
+        Err(error) => Err(error),
     }
 }
