@@ -17,10 +17,12 @@ export ONLY
 # `make chaos`: how long, how many orders a second, which faults.
 MINUTES ?= 3
 export MINUTES RATE SEED
+# `make fuzz`: how many, which.
+export CASES
 # `make simulate`: seeds from a first one; one seed; crash points and pairs of them.
 export SEEDS FIRST PAIRS CRASH_AT
 
-.PHONY: help setup build demo up test simulate bench chaos check
+.PHONY: help setup build demo up test fuzz simulate bench chaos check
 
 help: ## This list
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -44,6 +46,9 @@ test: build ## All tests
 	@RUST_TEST_THREADS=1 cargo test --release --workspace --locked
 	@CARGO_TARGET_DIR=$(TARGET)/simulation cargo test --release --package simulation --locked $(QUIET) \
 	--features planted --test planted -- --nocapture
+
+fuzz: build ## Hostile bytes for the decoder, tasks and HTTP bodies; CASES=1000000 SEED=<n>
+	@cargo test --release --workspace --locked $(QUIET) --test records --test tasks --test bodies
 
 simulate: ## Simulated crashes; SEEDS=<n> FIRST=<seed>, or SEED=<seed>, or PAIRS=1
 	@CARGO_TARGET_DIR=$(TARGET)/simulation cargo run --release --package simulation --locked $(QUIET) --bin simulate

@@ -87,6 +87,8 @@ impl Config {
         ensure!(limits.connections > 0, "limits.connections must be positive");
         ensure!(limits.body_bytes > 0, "limits.body_bytes must be positive");
         ensure!(self.reservation_seconds > 0, "reservation_seconds must be positive");
+        let most = events::topics::MAX_RECORD_BYTES / 2;
+        ensure!(limits.body_bytes <= most, "limits.body_bytes must be at most {most}");
         ensure!(self.recent.window_minutes > 0, "recent.window_minutes must be positive");
         ensure!(self.tracking.connections > 0, "tracking.connections must be positive");
         Ok(())

@@ -5,6 +5,14 @@ use crate::record::RecordType;
 /// Partitions of every topic unless configured at creation; fixed from then on.
 pub const DEFAULT_PARTITIONS: i32 = 4;
 
+/// Most bytes of key and value of a record that is processed; a larger one is a dead letter. Twice the
+/// largest body that ingest may take.
+pub const MAX_RECORD_BYTES: usize = 512 * 1024;
+
+/// Most bytes of a record that a topic takes: what follows from one record (an order's whole history
+/// record, its row) can be several times its size.
+pub const MAX_MESSAGE_BYTES: usize = 5 * 1024 * 1024;
+
 /// How long a topic keeps its records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retention {

@@ -90,6 +90,7 @@ pub fn partitions(brokers: &str) -> Result<i32> {
 struct Specification {
     name: String,
     dead_letters: bool,
+    max_message_bytes: String,
     config: Vec<(&'static str, String)>,
 }
 
@@ -101,6 +102,7 @@ impl Specification {
         for (key, value) in &self.config {
             topic = topic.set(key, value);
         }
+        topic = topic.set("max.message.bytes", &self.max_message_bytes);
         let safe = layout.replication.is_some_and(|copies| copies >= 3);
         if safe { topic.set("min.insync.replicas", "2") } else { topic }
     }
@@ -108,6 +110,7 @@ impl Specification {
 
 fn specifications() -> Vec<Specification> {
     let mut all = Vec::new();
+    let max_message_bytes = topics::MAX_MESSAGE_BYTES.to_string();
     for topic in topics::ALL {
         // The log decides the time of a record, not its writer.
         let mut config = vec![("message.timestamp.type", "LogAppendTime".to_string())];
@@ -118,10 +121,16 @@ fn specifications() -> Vec<Specification> {
             Retention::Forever => config.push(("retention.ms", "-1".to_string())),
             Retention::Compacted => config.push(("cleanup.policy", "compact".to_string())),
         }
-        all.push(Specification { name: topic.name.to_string(), dead_letters: false, config });
+        all.push(Specification {
+            name: topic.name.to_string(),
+            dead_letters: false,
+            max_message_bytes: max_message_bytes.clone(),
+            config,
+        });
         all.push(Specification {
             name: topics::dead_letters(topic.name),
             dead_letters: true,
+            max_message_bytes: max_message_bytes.clone(),
             config: vec![("retention.ms", (30 * DAY_MS).to_string())],
         });
     }
@@ -129,6 +138,7 @@ fn specifications() -> Vec<Specification> {
         all.push(Specification {
             name: topics::changelog(processor),
             dead_letters: false,
+            max_message_bytes: max_message_bytes.clone(),
             config: vec![
                 ("cleanup.policy", "compact".to_string()),
                 ("min.compaction.lag.ms", "3600000".to_string()),

@@ -1,5 +1,6 @@
 //! Kafka clients: every option that correctness depends on is set here, explicitly.
 
+use events::topics;
 use rdkafka::ClientConfig;
 
 /// Longest a transaction may stay open; brokers end it after that.
@@ -32,6 +33,7 @@ pub fn producer(brokers: &str, client_id: &str, message_timeout_ms: u32) -> Clie
         .set("acks", "all")
         .set("compression.type", "lz4")
         .set("linger.ms", "2")
+        .set("message.max.bytes", topics::MAX_MESSAGE_BYTES.to_string())
         .set("message.timeout.ms", message_timeout_ms.to_string());
     config
 }

@@ -35,6 +35,8 @@ bugs!(
     UnknownOutcomeTakenAsCommitted,
     /// Offsets are not part of the transaction.
     OffsetsNotSent,
+    /// An idle inbox is passed without a look at what is in it.
+    UnreadPassed,
     /// A store's position is taken from another task's footer.
     FootersMixedUp,
     /// Due deadlines leave the index when they fire, not when their batch committed.

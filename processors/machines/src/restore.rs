@@ -60,26 +60,35 @@ pub struct Restorer {
 }
 
 impl Restorer {
-    /// A restorer up to the last valid footer, found at this offset; −1 if there is none.
-    pub fn new(footer_offset: i64) -> Self {
-        Self { footer_offset, term: 0, torn: BTreeSet::new() }
+    /// A restorer up to the last valid footer, found at this offset; −1 if there is none. `term` is the
+    /// highest one that the state it goes on from has seen; 0 for an empty one.
+    pub fn new(footer_offset: i64, term: u64) -> Self {
+        Self { footer_offset, term, torn: BTreeSet::new() }
+    }
+
+    /// The highest term seen so far.
+    pub fn term(&self) -> u64 {
+        self.term
     }
 
     /// What to do with the next record of the log.
     pub fn next(&mut self, entry: Entry<'_>) -> Option<Write> {
+        let term = entry.batch.and_then(parse_batch_header).map_or(0, |(term, _)| term);
+        let torn = entry.offset > self.footer_offset;
+        if !torn {
+            if term < self.term {
+                return None;
+            }
+            self.term = term;
+        }
         if entry.key == FOOTER_KEY {
             return None;
         }
         let (table, key) = entry.key.split_first()?;
-        let term = entry.batch.and_then(parse_batch_header).map_or(0, |(term, _)| term);
-        if entry.offset > self.footer_offset {
+        if torn {
             self.torn.insert(entry.key.to_vec());
             return None;
         }
-        if term < self.term {
-            return None;
-        }
-        self.term = term;
         let value = entry.value.map(<[u8]>::to_vec);
         Some(Write { table: TableId(*table), key: key.to_vec(), value })
     }
@@ -115,7 +124,7 @@ mod tests {
     #[test]
     fn a_torn_tail_is_ignored_and_named_for_repair() {
         let (one, two) = (batch_header(1, 1), batch_header(1, 2));
-        let mut restorer = Restorer::new(5);
+        let mut restorer = Restorer::new(5, 0);
         let state = restorer.next(entry(3, b"\x01a", b"x", &one)).unwrap();
         assert_eq!((state.key.as_slice(), state.value.as_deref()), (&b"a"[..], Some(&b"x"[..])));
         assert!(restorer.next(entry(6, b"\x01a", b"y", &two)).is_none());
@@ -127,8 +136,39 @@ mod tests {
     #[test]
     fn a_zombies_lower_term_is_skipped() {
         let (old, new) = (batch_header(1, 9), batch_header(2, 10));
-        let mut restorer = Restorer::new(100);
+        let mut restorer = Restorer::new(100, 0);
         assert!(restorer.next(entry(1, b"\x01a", b"new", &new)).is_some());
+        assert!(restorer.next(entry(2, b"\x01a", b"zombie", &old)).is_none());
+    }
+
+    #[test]
+    fn a_restore_that_goes_on_knows_the_terms_before_it() {
+        let (old, new) = (batch_header(2, 9), batch_header(3, 10));
+        let log = [
+            entry(1, b"\x01a", b"new", &new),
+            entry(2, FOOTER_KEY, b"", &new),
+            entry(3, b"\x01a", b"zombie", &old),
+            entry(4, b"\x01b", b"new", &new),
+        ];
+        let restored = |restorer: &mut Restorer, log: &[Entry<'_>]| -> Vec<Vec<u8>> {
+            log.iter().filter_map(|e| restorer.next(*e)).map(|write| write.key).collect()
+        };
+        let mut whole = Restorer::new(100, 0);
+        assert_eq!(restored(&mut whole, &log), [b"a", b"b"]);
+        for cut in 0..log.len() {
+            let mut first = Restorer::new(100, 0);
+            let before = restored(&mut first, &log[..cut]);
+            let mut second = Restorer::new(100, first.term());
+            let after = restored(&mut second, &log[cut..]);
+            assert_eq!([before, after].concat(), [b"a", b"b"], "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_footer_without_rows_raises_the_term_too() {
+        let (old, new) = (batch_header(2, 9), batch_header(3, 10));
+        let mut restorer = Restorer::new(100, 0);
+        assert!(restorer.next(entry(1, FOOTER_KEY, b"", &new)).is_none());
         assert!(restorer.next(entry(2, b"\x01a", b"zombie", &old)).is_none());
     }
 }

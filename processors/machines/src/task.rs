@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::rc::Rc;
 
-use events::{Codec, DecodeError, Millis, Origin};
+use events::topics::{self, MAX_RECORD_BYTES};
+use events::{Codec, DecodeError, Millis, Origin, RecordType};
 
 use crate::footer::{Footer, Run};
 use crate::invariant::Violation;
@@ -47,6 +48,42 @@ pub struct Output {
     pub value: Vec<u8>,
 }
 
+/// A header of a record: its name and value.
+pub type Header = (String, Option<Vec<u8>>);
+
+/// A record as it was read.
+#[derive(Clone, Copy)]
+pub struct Arrived<'a> {
+    /// Where it stands.
+    pub source: Source,
+    /// Its key.
+    pub key: Option<&'a [u8]>,
+    /// Its value.
+    pub value: Option<&'a [u8]>,
+    /// Its headers; only asked for when it is refused.
+    pub headers: &'a dyn Fn() -> Vec<Header>,
+}
+
+impl Arrived<'_> {
+    fn rejected(&self, stage: &'static str, reason: String) -> Rejected {
+        Rejected {
+            source: self.source,
+            stage,
+            reason,
+            key: self.key.map(<[u8]>::to_vec),
+            value: self.value.map(<[u8]>::to_vec),
+            headers: (self.headers)(),
+        }
+    }
+
+    /// Why the record is refused unread, if it is.
+    fn too_big(&self) -> Option<String> {
+        let bytes = self.key.map_or(0, <[u8]>::len) + self.value.map_or(0, <[u8]>::len);
+        let too_big = bytes > MAX_RECORD_BYTES;
+        too_big.then(|| format!("record of {bytes} bytes: at most {MAX_RECORD_BYTES} are read"))
+    }
+}
+
 /// A record that was refused: it goes, untouched, to its topic's dead letter queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejected {
@@ -60,6 +97,8 @@ pub struct Rejected {
     pub key: Option<Vec<u8>>,
     /// Its value.
     pub value: Option<Vec<u8>>,
+    /// Its headers.
+    pub headers: Vec<Header>,
 }
 
 /// What a batch does, as a value. All of it happens, or none.
@@ -189,50 +228,43 @@ impl Task {
 
     /// Refuses a record whose schema id was never registered: it goes to the dead letters, and the
     /// partition moves on.
-    pub fn reject(
-        &mut self,
-        source: Source,
-        key: Option<&[u8]>,
-        value: Option<&[u8]>,
-        reason: String,
-    ) {
-        self.note_read(source);
-        self.start.now = self.start.now.max(source.appended_at);
-        let (key, value) = (key.map(<[u8]>::to_vec), value.map(<[u8]>::to_vec));
-        self.batch.rejected.push(Rejected { source, stage: "decode", reason, key, value });
+    pub fn reject(&mut self, record: Arrived<'_>, reason: String) {
+        self.note_read(record.source);
+        self.start.now = self.start.now.max(record.source.appended_at);
+        self.put_aside(record.rejected("decode", reason));
     }
 
-    /// Processes one record. What cannot be read is rejected, and the partition moves on.
+    fn put_aside(&mut self, rejected: Rejected) {
+        self.batch.bytes += rejected.value.as_ref().map_or(0, Vec::len);
+        self.batch.rejected.push(rejected);
+    }
+
+    /// Processes one record. What cannot be read, does not belong on its topic, or is larger than
+    /// [`MAX_RECORD_BYTES`] is rejected, and the partition moves on.
     ///
     /// # Errors
     /// An unknown schema id: nothing has happened, [`Task::learn`] and call again, or
     /// [`Task::reject`].
-    pub fn process(
-        &mut self,
-        source: Source,
-        key: Option<&[u8]>,
-        value: Option<&[u8]>,
-    ) -> Result<(), u32> {
-        let decoded = match self.codec.decode(value.unwrap_or_default()) {
+    pub fn process(&mut self, record: Arrived<'_>) -> Result<(), u32> {
+        let source = record.source;
+        if let Some(reason) = record.too_big() {
+            self.reject(record, reason);
+            return Ok(());
+        }
+        match self.codec.decode(record.value.unwrap_or_default()) {
             Err(DecodeError::UnknownSchema(id)) => return Err(id),
-            decoded => decoded,
-        };
-        self.note_read(source);
-        self.start.now = self.start.now.max(source.appended_at);
-        let rejected = |stage, reason| Rejected {
-            source,
-            stage,
-            reason,
-            key: key.map(<[u8]>::to_vec),
-            value: value.map(<[u8]>::to_vec),
-        };
-        match decoded {
-            Ok(record) => {
-                let context = self.context();
-                self.machine.step(record, source, &context, &mut self.batch.effects);
-                self.absorb(Some(&rejected));
+            Err(error) => self.reject(record, error.to_string()),
+            Ok(decoded) if !belongs(decoded.record_type(), source.topic) => {
+                let name = decoded.record_type().name();
+                self.reject(record, format!("{name} does not belong on {}", source.topic));
             }
-            Err(error) => self.batch.rejected.push(rejected("decode", error.to_string())),
+            Ok(decoded) => {
+                self.note_read(source);
+                self.start.now = self.start.now.max(source.appended_at);
+                let context = self.context();
+                self.machine.step(decoded, source, &context, &mut self.batch.effects);
+                self.absorb(Some(record));
+            }
         }
         Ok(())
     }
@@ -261,8 +293,9 @@ impl Task {
     }
 
     /// Moves effects into the batch, encoded.
-    fn absorb(&mut self, rejected: Option<&dyn Fn(&'static str, String) -> Rejected>) {
-        for effect in self.batch.effects.list.drain(..) {
+    fn absorb(&mut self, record: Option<Arrived<'_>>) {
+        let mut effects = std::mem::take(&mut self.batch.effects.list);
+        for effect in effects.drain(..) {
             match effect {
                 Effect::Emit { topic, partition, key, record } => {
                     let value = self.codec.to_bytes(&record);
@@ -271,11 +304,24 @@ impl Task {
                 }
                 Effect::Call(call) => self.batch.calls.push(call),
                 Effect::Reject { reason } => {
-                    if let Some(rejected) = rejected {
-                        self.batch.rejected.push(rejected("step", reason));
+                    if let Some(record) = record {
+                        self.put_aside(record.rejected("step", reason));
                     }
                 }
             }
+        }
+        // Its room is used again for the next record.
+        self.batch.effects.list = effects;
+    }
+
+    /// Takes an inbox to stand at `position`: from its position to there it holds no committed record,
+    /// and never will. The next transaction says so, without records if need be.
+    pub fn pass(&mut self, inbox: &str, position: i64) {
+        if let Some(standing) = self.start.positions.get_mut(inbox)
+            && *standing < position
+        {
+            *standing = position;
+            self.batch.due = true;
         }
     }
 
@@ -340,6 +386,12 @@ impl Task {
             table.committed();
         }
     }
+}
+
+/// Whether the catalogue has records of this type on this topic.
+fn belongs(record_type: RecordType, topic: &str) -> bool {
+    let topic = topics::ALL.iter().find(|listed| listed.name == topic);
+    topic.is_some_and(|topic| topic.record_types.contains(&record_type))
 }
 
 #[cfg(test)]

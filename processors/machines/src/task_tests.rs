@@ -64,7 +64,11 @@ fn source(topic: &'static str, offset: i64) -> Source {
 
 fn feed(task: &mut Task, topic: &'static str, offset: i64, record: impl Into<Record>) {
     let bytes = Codec::without_registry().to_bytes(&record.into());
-    task.process(source(topic, offset), None, Some(&bytes)).unwrap();
+    task.process(arrived(source(topic, offset), None, &bytes)).unwrap();
+}
+
+fn arrived<'a>(source: Source, key: Option<&'a [u8]>, value: &'a [u8]) -> Arrived<'a> {
+    Arrived { source, key, value: Some(value), headers: &|| vec![("trace".into(), Some(vec![7]))] }
 }
 
 fn types(transaction: &Transaction) -> Vec<&'static str> {
@@ -112,8 +116,8 @@ fn a_record_whose_schema_was_never_registered_is_put_aside_untouched() {
     let memory = Rc::new(Memory::default());
     let mut task = task(&memory, start());
     let (source, bytes) = (source(topics::ORDERS.name, 0), [0, 0, 0, 9, 9, 1]);
-    assert_eq!(task.process(source, Some(b"k"), Some(&bytes)), Err(2313));
-    task.reject(source, Some(b"k"), Some(&bytes), "never registered".into());
+    assert_eq!(task.process(arrived(source, Some(b"k"), &bytes)), Err(2313));
+    task.reject(arrived(source, Some(b"k"), &bytes), "never registered".into());
     feed(&mut task, topics::ORDERS.name, 1, placed("k"));
     let transaction = commit(&mut task, &memory);
     let [rejected] = &transaction.rejected[..] else { panic!("{:?}", transaction.rejected) };
@@ -173,7 +177,7 @@ fn a_restored_task_equals_the_one_that_stopped() {
     entries().for_each(|entry| last.see(entry));
     let (offset, footer) = last.found().unwrap();
     let restored = Memory::default();
-    let mut restorer = Restorer::new(offset);
+    let mut restorer = Restorer::new(offset, 0);
     let writes: Vec<_> = entries().filter_map(|entry| restorer.next(entry)).collect();
     restored.apply(&writes, &[]);
     assert_eq!(restored.rows(), memory.rows());
@@ -186,8 +190,8 @@ fn poison_is_set_aside_and_an_unknown_schema_is_asked_for() {
     let memory = Rc::new(Memory::default());
     let mut task = task(&memory, start());
     let orders = topics::ORDERS.name;
-    assert_eq!(task.process(source(orders, 0), None, Some(b"\0\0\0\x03\xe7x")), Err(999));
-    task.process(source(orders, 0), Some(b"key"), Some(b"not avro")).unwrap();
+    assert_eq!(task.process(arrived(source(orders, 0), None, b"\0\0\0\x03\xe7x")), Err(999));
+    task.process(arrived(source(orders, 0), Some(b"key"), b"not avro")).unwrap();
     feed(&mut task, orders, 1, placed("k"));
     let wrong = LinesReserved {
         order_id: placed("k").order_id,
@@ -196,9 +200,39 @@ fn poison_is_set_aside_and_an_unknown_schema_is_asked_for() {
         attempt: 1,
     };
     feed(&mut task, orders, 2, wrong);
+    let big = vec![0; MAX_RECORD_BYTES + 1];
+    task.process(arrived(source(orders, 3), None, &big)).unwrap();
     let transaction = commit(&mut task, &memory);
-    assert_eq!(transaction.rejected.len(), 1);
-    assert_eq!(transaction.rejected[0].stage, "decode");
-    assert_eq!(transaction.rejected[0].value.as_deref(), Some(&b"not avro"[..]));
-    assert_eq!(transaction.footer.positions["orders"], 3);
+    let reasons: Vec<_> = transaction.rejected.iter().map(|r| (r.stage, &*r.reason)).collect();
+    let expected = [
+        ("decode", "not in Confluent wire format (8 bytes)"),
+        ("decode", "LinesReserved does not belong on orders"),
+        ("decode", "record of 524289 bytes: at most 524288 are read"),
+    ];
+    assert_eq!(reasons, expected);
+    let first = &transaction.rejected[0];
+    assert_eq!(
+        (first.key.as_deref(), first.value.as_deref()),
+        (Some(&b"key"[..]), Some(&b"not avro"[..]))
+    );
+    assert_eq!(first.headers, [("trace".to_string(), Some(vec![7]))]);
+    assert_eq!(transaction.footer.positions["orders"], 4);
+    assert_eq!(types(&transaction), ["OrderStatusChanged", "ReserveLines"]);
+}
+
+#[test]
+fn an_idle_inbox_is_passed_by_a_transaction_without_records() {
+    let memory = Rc::new(Memory::default());
+    let mut task = task(&memory, start());
+    commit(&mut task, &memory);
+    task.pass(topics::ORDERS.name, 7);
+    assert!(task.has_work());
+    let transaction = commit(&mut task, &memory);
+    assert_eq!(transaction.footer.positions["orders"], 7);
+    assert_eq!(transaction.footer.positions["order-outcomes"], 0);
+    assert!(transaction.writes.is_empty() && transaction.footer.runs.is_empty());
+    task.pass(topics::ORDERS.name, 3);
+    assert!(!task.has_work(), "positions never go back");
+    feed(&mut task, topics::ORDERS.name, 9, placed("k"));
+    assert_eq!(commit(&mut task, &memory).footer.positions["orders"], 10);
 }

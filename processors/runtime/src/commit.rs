@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use events::ORIGIN_HEADER;
+use machines::TaskId;
 use machines::footer::BATCH_HEADER;
+use machines::task::Rejected;
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -20,7 +22,7 @@ use rdkafka::util::Timeout;
 use rdkafka::{Offset, TopicPartitionList};
 use stream::{Outgoing, OutgoingHeader};
 use wire::client::TRANSACTION_TIMEOUT_MS;
-use wire::dead_letter::Rejection;
+use wire::dead_letter::{Letter, Rejection};
 
 use crate::inbox::Member;
 
@@ -92,32 +94,24 @@ impl stream::Producer for TransactionalProducer {
     }
 
     fn send(&mut self, outgoing: Outgoing<'_>) -> Result<()> {
-        let headers = match outgoing.header {
-            OutgoingHeader::Origin(origin) => {
-                OwnedHeaders::new().insert(Header { key: ORIGIN_HEADER, value: Some(origin) })
-            }
-            OutgoingHeader::Batch(batch) => {
-                OwnedHeaders::new().insert(Header { key: BATCH_HEADER, value: Some(batch) })
-            }
-            OutgoingHeader::Rejected(task, rejected) => {
-                let source = rejected.source;
-                let rejection = Rejection {
-                    topic: source.topic.to_string(),
-                    partition: source.partition,
-                    offset: source.offset,
-                    component: task.to_string(),
-                    stage: rejected.stage,
-                    reason: rejected.reason.clone(),
-                };
-                rejection.headers(OwnedHeaders::new())
-            }
-        };
         let opaque = outgoing.footer.unwrap_or(NOT_A_FOOTER);
-        let mut record = BaseRecord::<[u8], [u8], usize>::with_opaque_to(outgoing.topic, opaque)
-            .headers(headers);
+        let mut record = BaseRecord::<[u8], [u8], usize>::with_opaque_to(outgoing.topic, opaque);
         record.partition = outgoing.partition;
-        record.key = outgoing.key;
-        record.payload = outgoing.value;
+        (record.key, record.payload) = (outgoing.key, outgoing.value);
+        let header =
+            |key, value: &[u8]| OwnedHeaders::new().insert(Header { key, value: Some(value) });
+        match outgoing.header {
+            OutgoingHeader::Origin(origin) => {
+                record.headers = Some(header(ORIGIN_HEADER, origin.as_bytes()));
+            }
+            OutgoingHeader::Batch(batch) => record.headers = Some(header(BATCH_HEADER, batch)),
+            OutgoingHeader::Rejected(task, rejected) => {
+                let letter = letter(task, rejected);
+                record.timestamp = Some(rejected.source.appended_at.0);
+                record.headers = Some(letter.headers);
+                (record.key, record.payload) = (letter.key, letter.value);
+            }
+        }
         loop {
             match self.producer.send(record) {
                 Ok(()) => return Ok(()),
@@ -164,4 +158,19 @@ impl stream::Producer for TransactionalProducer {
         // "Never" means what is left of the transaction's time-out.
         Ok(self.producer.commit_transaction(Timeout::Never)?)
     }
+}
+
+fn letter(task: TaskId, rejected: &Rejected) -> Letter<'_> {
+    let source = rejected.source;
+    let rejection = Rejection {
+        topic: source.topic.to_string(),
+        partition: source.partition,
+        offset: source.offset,
+        component: task.to_string(),
+        stage: rejected.stage,
+        reason: rejected.reason.clone(),
+    };
+    let original: Vec<_> =
+        rejected.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
+    rejection.letter(rejected.key.as_deref(), rejected.value.as_deref(), &original)
 }

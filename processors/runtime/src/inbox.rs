@@ -10,22 +10,32 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use events::Millis;
 use machines::TaskId;
+use machines::task::Header;
 use machines::topology::Processor;
 use rdkafka::bindings::rd_kafka_resp_err_t;
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Message};
-use rdkafka::{Offset, Timestamp, TopicPartitionList};
+use rdkafka::message::{BorrowedMessage, Headers as _, Message};
+use rdkafka::{Offset, Statistics, Timestamp, TopicPartitionList};
 use stream::{Inbox, Inboxes, Incoming, Rebalance, ShutOut, Stopped};
 
-/// Notes rebalances instead of acting on them.
-#[derive(Default)]
+use crate::lag::{LagGauge, Measured};
+
+/// How often lag is measured.
+const LAG_EVERY_MS: &str = "5000";
+
+/// Notes rebalances instead of acting on them, and exports how far behind its inboxes are.
 pub struct Noting {
     notes: Mutex<Vec<Rebalance>>,
+    lag: LagGauge,
 }
 
-impl ClientContext for Noting {}
+impl ClientContext for Noting {
+    fn stats(&self, statistics: Statistics) {
+        self.lag.report(&statistics);
+    }
+}
 
 impl ConsumerContext for Noting {
     fn rebalance(
@@ -48,7 +58,7 @@ impl ConsumerContext for Noting {
 /// The consumers of a stream thread.
 pub struct GroupInboxes {
     commands: BaseConsumer<Noting>,
-    outcomes: BaseConsumer,
+    outcomes: BaseConsumer<Measured>,
 }
 
 /// Who this thread is to the group.
@@ -71,11 +81,13 @@ impl GroupInboxes {
         let Member { brokers, group, instance } = member;
         let commands = wire::client::group_consumer(brokers, instance, group, instance)
             .set("enable.partition.eof", "false")
-            .create_with_context(Noting::default())
+            .set("statistics.interval.ms", LAG_EVERY_MS)
+            .create_with_context(Noting { notes: Mutex::default(), lag: LagGauge::new(group) })
             .context("command consumer cannot be made")?;
         let outcomes = wire::client::assigned_consumer(brokers, instance)
             .set("enable.partition.eof", "false")
-            .create()
+            .set("statistics.interval.ms", LAG_EVERY_MS)
+            .create_with_context(Measured(LagGauge::new(group)))
             .context("outcome consumer cannot be made")?;
         let inboxes = Self { commands, outcomes };
         let topics: Vec<&str> = processors.iter().map(|p| p.commands).collect();
@@ -109,6 +121,7 @@ impl Inboxes for GroupInboxes {
             appended_at,
             key: message.key(),
             value: message.payload(),
+            headers: &|| headers(&message),
         })?;
         Ok(true)
     }
@@ -162,6 +175,11 @@ impl Inboxes for GroupInboxes {
     fn unsubscribe(&self) {
         self.commands.unsubscribe();
     }
+}
+
+fn headers(message: &BorrowedMessage<'_>) -> Vec<Header> {
+    let all = message.headers().into_iter().flat_map(|headers| headers.iter());
+    all.map(|header| (header.key.to_string(), header.value.map(<[u8]>::to_vec))).collect()
 }
 
 /// A client that was shut out refuses everything from then on.

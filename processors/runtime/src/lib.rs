@@ -4,7 +4,7 @@
 //!
 //! Reading order: `thread` (the platform), `inbox` (polling and rebalances), `commit` (the
 //! transactional producer), `changelog` (reading them), `store` (RocksDB), `calls` (courier
-//! companies) over `http`, `observe` (metrics and logs).
+//! companies) over `http`, `lag` and `observe` (metrics and logs).
 
 pub mod calls;
 pub mod changelog;
@@ -12,6 +12,7 @@ pub mod commit;
 pub mod config;
 pub mod http;
 pub mod inbox;
+mod lag;
 pub mod observe;
 pub mod store;
 pub mod thread;

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
@@ -73,6 +73,7 @@ async fn run() -> Result<()> {
     )?;
     let stop = Arc::new(AtomicBool::new(false));
     let stores = Stores::new(&config.data_dir);
+    let warmed = Arc::new(Barrier::new(config.threads));
     let mut threads = Vec::new();
     let mut ready = Vec::new();
     for number in 1..=config.threads {
@@ -92,6 +93,8 @@ async fn run() -> Result<()> {
             commit: config.commit,
             calls: calls.clone(),
             stop: stop.clone(),
+            share: (number - 1, config.threads),
+            warmed: warmed.clone(),
             ready: thread_ready.clone(),
         };
         ready.push(thread_ready);

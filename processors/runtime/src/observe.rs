@@ -47,6 +47,16 @@ pub fn observe(observed: &Observed<'_>) {
             let took_ms = took.as_millis();
             tracing::info!(tasks = %names(tasks), took_ms, "tasks taken over");
         }
+        Observed::Passed(task, inbox, position) => {
+            tracing::info!(task = %task, inbox, position, "idle inbox: position moved past markers");
+        }
+        Observed::Warmed(tasks, took) => {
+            tracing::info!(tasks, took_ms = took.as_millis(), "stores brought forward");
+        }
+        Observed::NotWarmed(task, error) => {
+            let error = format!("{error:#}");
+            tracing::warn!(task = %task, error, "store not brought forward: left to the takeover");
+        }
         Observed::HandedOver(tasks) => tracing::info!(tasks = %names(tasks), "tasks handed over"),
         Observed::Ready => {}
     }

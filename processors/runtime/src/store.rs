@@ -245,7 +245,7 @@ mod tests {
         let stores = Stores::new(folder.path());
         let store = stores.open("orders-0").unwrap();
         assert!(store.is_empty() && store.meta().unwrap().is_none());
-        let meta = Meta { position: 9, footer: footer(), restoring: false };
+        let meta = Meta { position: 9, footer: footer(), term: 1, restoring: false };
         let mut due_row = vec![1];
         due_row.extend_from_slice(&50i64.to_be_bytes());
         let table = TableId(1);

@@ -1,13 +1,14 @@
 //! A stream thread on Kafka and RocksDB: the platform that the algorithm in `stream` runs on.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use events::{Codec, Millis};
 use machines::topology::Processor;
 use machines::{Call, TaskId};
+use stream::warm::{all_tasks, warm_up};
 use stream::{CommitRule, Learned, Live, Observed, Platform, Stopped, StreamThread};
 use tokio::runtime::Handle;
 use wire::config::Registry;
@@ -43,6 +44,11 @@ pub struct Setup {
     pub calls: Calls,
     /// Set to stop.
     pub stop: Arc<AtomicBool>,
+    /// Which of the process' threads this is, and how many there are: the share of the stores that it
+    /// brings forward before joining the group.
+    pub share: (usize, usize),
+    /// Where the process' threads wait for each other before they join.
+    pub warmed: Arc<Barrier>,
     /// Set by the thread once it serves what it was assigned.
     pub ready: Arc<AtomicBool>,
 }
@@ -62,6 +68,7 @@ pub fn run(setup: Setup) -> Result<()> {
             idle: Duration::from_millis(commit.idle_ms),
             most: Duration::from_millis(commit.max_ms),
             max_bytes: commit.max_bytes,
+            idle_positions: IDLE_POSITIONS,
         },
     };
     let platform = KafkaPlatform {
@@ -74,6 +81,16 @@ pub fn run(setup: Setup) -> Result<()> {
         ready: setup.ready,
         started: Instant::now(),
     };
+    let warm = all_tasks(&algorithm.processors, partitions).into_iter().enumerate();
+    let (number, threads) = setup.share;
+    let share: Vec<_> =
+        warm.filter_map(|(n, task)| (n % threads == number).then_some(task)).collect();
+    // A thread that joined would be given tasks whose stores others still have open.
+    let arrive = Arrive(setup.warmed);
+    if let Err(error) = warm_up(&platform, &share) {
+        tracing::warn!(error = format!("{error:#}"), "stores not brought forward");
+    }
+    drop(arrive);
     loop {
         match StreamThread::start(platform.clone(), algorithm.clone()) {
             Ok(thread) => return thread.run(),
@@ -85,6 +102,18 @@ pub fn run(setup: Setup) -> Result<()> {
         }
     }
 }
+
+/// Waits for the other threads when it is dropped, by a panic too: nobody waits for a thread that died.
+struct Arrive(Arc<Barrier>);
+
+impl Drop for Arrive {
+    fn drop(&mut self) {
+        self.0.wait();
+    }
+}
+
+/// How often positions of idle inboxes are moved past markers; inboxes are kept for 7 days.
+const IDLE_POSITIONS: Duration = Duration::from_secs(60 * 60);
 
 /// Between tries to start.
 const START_RETRY: Duration = Duration::from_secs(1);

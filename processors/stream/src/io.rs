@@ -13,7 +13,7 @@ use events::{Codec, Millis};
 use machines::footer::Footer;
 use machines::restore::Entry;
 use machines::table::{Backing, Due, Write};
-use machines::task::Rejected;
+use machines::task::{Header, Rejected};
 use machines::topology::Processor;
 use machines::{Call, TaskId};
 use serde::{Deserialize, Serialize};
@@ -197,7 +197,7 @@ pub enum Rebalance {
 }
 
 /// A record that was read.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Incoming<'a> {
     /// Topic.
     pub topic: &'a str,
@@ -211,6 +211,8 @@ pub struct Incoming<'a> {
     pub key: Option<&'a [u8]>,
     /// Value.
     pub value: Option<&'a [u8]>,
+    /// Headers; only asked for when the record is refused.
+    pub headers: &'a dyn Fn() -> Vec<Header>,
 }
 
 /// A thread's membership of the group and its inboxes; used by that thread only.
@@ -310,6 +312,10 @@ pub struct Meta {
     pub position: i64,
     /// The footer that the store stands at.
     pub footer: Footer,
+    /// Highest term among the changelog records before `position`: what follows with a lower one is a
+    /// zombie's.
+    #[serde(default)]
+    pub term: u64,
     /// Set while a restore is under way: rows may be ahead of the footer.
     pub restoring: bool,
 }

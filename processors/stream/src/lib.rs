@@ -5,8 +5,8 @@
 //! that what is crashed in the simulation is what runs.
 //!
 //! Reading order: `io`, `thread` (its tasks, when to commit), `thread/handover` (rebalances,
-//! recovery), `commit` (a transaction, step by step), `takeover` and `restore` (getting a partition),
-//! `observe` (what is told to metrics and logs).
+//! recovery; `thread/idle`: positions of idle inboxes), `commit` (a transaction, step by step), `takeover` and `restore` (getting a partition), `warm` (before
+//! that), `observe` (what is told to metrics and logs).
 
 pub mod commit;
 pub mod io;
@@ -14,6 +14,7 @@ pub mod observe;
 pub mod restore;
 pub mod takeover;
 pub mod thread;
+pub mod warm;
 
 pub use io::{
     Changelog, Changelogs, Inbox, Inboxes, Incoming, Learned, Live, Meta, Outgoing, OutgoingHeader,

@@ -34,6 +34,12 @@ pub enum Observed<'a> {
     Restored(&'a Changelog, usize, Duration),
     /// Tasks were taken over.
     TakenOver(&'a [TaskId], Duration),
+    /// An idle inbox of a task was found to hold nothing up to this offset.
+    Passed(TaskId, &'a str, i64),
+    /// Stores were brought forward before their tasks were assigned: how many, and the time it took.
+    Warmed(usize, Duration),
+    /// A store could not be brought forward early, for this reason; its takeover will do it.
+    NotWarmed(TaskId, &'a anyhow::Error),
     /// Tasks were handed over.
     HandedOver(&'a [TaskId]),
     /// The thread serves what it was assigned.

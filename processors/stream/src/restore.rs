@@ -50,9 +50,13 @@ pub fn restore<P: Platform>(
     let (low, end) = logs.bounds(log)?;
     let meta = store.meta()?;
     let from = meta.as_ref().map_or(low, |meta| meta.position);
-    let mut restorer = Restorer::new(footer.0);
+    let term = meta.as_ref().map_or(0, |meta| meta.term);
+    let mut restorer = Restorer::new(footer.0, term);
     let mut writes = Vec::with_capacity(BATCH);
-    let mark = |position, restoring| Meta { position, footer: footer.1.clone(), restoring };
+    let mark = |position, term, restoring| {
+        let footer = footer.1.clone();
+        Meta { position, footer, term, restoring }
+    };
     let began = platform.elapsed();
     let mut applied = 0usize;
     logs.read(log, from, end, |entry| {
@@ -60,14 +64,14 @@ pub fn restore<P: Platform>(
         if writes.len() >= BATCH {
             applied += writes.len();
             platform.observe(Observed::RestoredRows(log, writes.len()));
-            store.apply(&writes, &[], &mark(entry.offset + 1, true))?;
+            store.apply(&writes, &[], &mark(entry.offset + 1, restorer.term(), true))?;
             writes.clear();
         }
         Ok(())
     })?;
     applied += writes.len();
     platform.observe(Observed::RestoredRows(log, writes.len()));
-    store.apply(&writes, &[], &mark((footer.0 + 1).max(from), false))?;
+    store.apply(&writes, &[], &mark((footer.0 + 1).max(from), restorer.term(), false))?;
     platform.observe(Observed::Restored(log, applied, platform.elapsed() - began));
     let repair = |(table, key): (_, Vec<u8>)| {
         let value = store.get(table, &key);

@@ -133,6 +133,7 @@ impl<P: Platform> Takeover<'_, P> {
     }
 }
 
-fn changelog(task: TaskId) -> Changelog {
+/// The changelog of a task.
+pub(crate) fn changelog(task: TaskId) -> Changelog {
     Changelog { topic: topics::changelog(task.processor.name), partition: task.partition }
 }

@@ -5,6 +5,7 @@
 //! and the tasks taken over again from their changelogs: there is one path for every failure.
 
 mod handover;
+mod idle;
 mod postponed;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use events::Codec;
+use machines::task::Arrived;
 use machines::topology::Processor;
 use machines::{Source, Task, TaskId, Transaction, planted};
 
@@ -22,6 +24,7 @@ use crate::io::{Inbox, Inboxes, Incoming, Learned, Live, Meta, Platform, Rebalan
 use crate::observe::Observed;
 
 use handover::PAUSE;
+use idle::Idle;
 use postponed::Postponed;
 
 /// Outcome records taken before the thread looks at its commit again.
@@ -44,6 +47,9 @@ pub struct CommitRule {
     pub most: Duration,
     /// At this many staged bytes.
     pub max_bytes: usize,
+    /// How often the positions of idle inboxes are moved past transaction markers: well below the time
+    /// for which inboxes are kept.
+    pub idle_positions: Duration,
 }
 
 /// What a stream thread needs besides its platform.
@@ -101,6 +107,7 @@ pub struct StreamThread<P: Platform> {
     last_commit: Duration,
     last_tick: Duration,
     last_touch: Duration,
+    idle: Idle,
 }
 
 fn key(task: TaskId) -> Key {
@@ -134,6 +141,7 @@ impl<P: Platform> StreamThread<P> {
             last_commit: now,
             last_tick: now,
             last_touch: now,
+            idle: Idle::since(now),
         })
     }
 
@@ -162,6 +170,7 @@ impl<P: Platform> StreamThread<P> {
             worked += self.take(Inbox::Commands, 0)?;
         }
         self.tick();
+        self.pass_markers()?;
         if let Some(committed) = self.committer.progress(&self.platform, &self.inboxes)? {
             self.apply(committed)?;
         }
@@ -254,7 +263,8 @@ impl<P: Platform> StreamThread<P> {
         for Committed { mut transaction, position } in committed {
             let Some(running) = self.tasks.get_mut(&key(transaction.task)) else { continue };
             let footer = transaction.footer.clone();
-            let meta = Meta { position, footer, restoring: false };
+            let term = footer.term;
+            let meta = Meta { position, footer, term, restoring: false };
             running.store.apply(&transaction.writes, &transaction.fired, &meta)?;
             running.task.committed();
             self.platform.observe(Observed::Applied(&transaction));
@@ -286,18 +296,19 @@ fn process<P: Platform>(
     setup: &mut Setup,
     platform: &P,
 ) -> Result<()> {
-    let Incoming { topic, partition, offset, appended_at, .. } = record;
+    let Incoming { topic, partition, offset, appended_at, key, value, headers } = record;
     let processor = setup.processors.iter().find(|p| p.inboxes().any(|inbox| inbox == topic));
     let Some(processor) = processor else { return Ok(()) };
     let Some(running) = tasks.get_mut(&(processor.name, partition)) else { return Ok(()) };
     let inbox = processor.inboxes().find(|inbox| *inbox == topic).context("found above")?;
     let source = Source { topic: inbox, partition, offset, appended_at };
-    while let Err(id) = running.task.process(source, record.key, record.value) {
+    let arrived = Arrived { source, key, value, headers };
+    while let Err(id) = running.task.process(arrived) {
         let learned = platform.learn(&mut setup.codec, id);
         match learned.with_context(|| format!("schema of {inbox} {offset}"))? {
             Learned::Known => running.task.learn(setup.codec.clone()),
             Learned::NeverRegistered(reason) => {
-                running.task.reject(source, record.key, record.value, reason);
+                running.task.reject(arrived, reason);
                 break;
             }
         }

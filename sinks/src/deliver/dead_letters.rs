@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use events::topics;
 use rdkafka::ClientConfig;
-use rdkafka::message::{Message, OwnedHeaders, OwnedMessage};
+use rdkafka::message::{Headers as _, Message, OwnedMessage};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use wire::dead_letter::Rejection;
 use wire::telemetry::RECORDS_REJECTED;
@@ -58,19 +58,18 @@ impl DeadLetters {
             stage,
             reason: reason.to_owned(),
         };
-        let original = record.headers().cloned().unwrap_or_else(OwnedHeaders::new);
+        let headers: Vec<_> = record
+            .headers()
+            .into_iter()
+            .flat_map(|all| all.iter())
+            .map(|h| (h.key, h.value))
+            .collect();
+        let made = rejection.letter(record.key(), record.payload(), &headers);
         let topic = topics::dead_letters(record.topic());
         let mut letter: FutureRecord<'_, [u8], [u8]> =
-            FutureRecord::to(&topic).headers(rejection.headers(original));
-        if let Some(timestamp) = record.timestamp().to_millis() {
-            letter = letter.timestamp(timestamp);
-        }
-        if let Some(key) = record.key() {
-            letter = letter.key(key);
-        }
-        if let Some(payload) = record.payload() {
-            letter = letter.payload(payload);
-        }
+            FutureRecord::to(&topic).headers(made.headers);
+        letter.timestamp = record.timestamp().to_millis();
+        (letter.key, letter.payload) = (made.key, made.value);
         self.producer()?.send(letter, Duration::ZERO).await.map_err(|(e, _)| {
             Failure::retry(format!("kafka: {topic} takes no dead letter: {e}"))
         })?;

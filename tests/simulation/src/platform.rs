@@ -303,6 +303,17 @@ impl<'y> Platform for ModelPlatform<'y> {
                 world.coverage.add("takeover: tasks", tasks.len() as u64);
                 world.note(who, || format!("takes over {}", names(tasks)));
             }
+            Observed::Passed(task, inbox, position) => {
+                world.coverage.hit("idle inbox passed");
+                world.note(who, || format!("{task} passes {inbox} up to {position}"));
+            }
+            Observed::Warmed(stores, _) => {
+                world.coverage.hit("stores brought forward before joining");
+                world.note(who, || format!("brought {stores} stores forward"));
+            }
+            Observed::NotWarmed(task, error) => {
+                world.note(who, || format!("{task} not brought forward: {error:#}"));
+            }
             Observed::HandedOver(tasks) => {
                 world.coverage.add("handover: tasks", tasks.len() as u64);
                 world.note(who, || format!("hands over {}", names(tasks)));

@@ -10,7 +10,8 @@ use anyhow::Error;
 use corosensei::stack::DefaultStack;
 use corosensei::{Coroutine, CoroutineResult};
 use machines::topology;
-use stream::{CommitRule, Setup, Stopped, StreamThread};
+use stream::warm::{all_tasks, warm_up};
+use stream::{CommitRule, Platform as _, Setup, Stopped, StreamThread};
 
 use crate::auditor;
 use crate::coverage::Coverage;
@@ -210,14 +211,33 @@ fn thread(world: Shared, process: usize, number: usize) -> Thread {
                     idle: Duration::from_millis(10),
                     most: Duration::from_millis(100),
                     max_bytes: 8 * 1024 * 1024,
+                    idle_positions: Duration::from_secs(1),
                 },
             };
             (setup, home.life)
         };
         let context =
             Context { world: world.clone(), yielder, home: (process, life), thread: number };
-        StreamThread::start(ModelPlatform { context }, setup)?.run()
+        let platform = ModelPlatform { context };
+        warm(&platform, &setup, number)?;
+        StreamThread::start(platform, setup)?.run()
     })
+}
+
+/// A thread's share of the stores, then a wait for the process' other threads.
+fn warm(platform: &ModelPlatform<'_>, setup: &Setup, number: usize) -> Result<(), Error> {
+    let process = platform.context.home.0;
+    let world = || platform.context.world.borrow_mut();
+    let threads = world().processes[process].threads;
+    let tasks = all_tasks(&setup.processors, setup.partitions).into_iter().enumerate();
+    let share: Vec<_> =
+        tasks.filter_map(|(n, task)| (n % threads == number).then_some(task)).collect();
+    warm_up(platform, &share)?;
+    world().processes[process].warmed += 1;
+    while world().processes[process].warmed < threads {
+        platform.sleep(Duration::from_millis(5));
+    }
+    Ok(())
 }
 
 /// Why the run is not over; `None`: everything is done and nothing moves.

@@ -86,6 +86,8 @@ const REQUIRED: &[&str] = &[
     "handover: tasks",
     "takeover: last owner fenced",
     "takeover: rows restored",
+    "stores brought forward before joining",
+    "idle inbox passed",
     "open transaction ended by init",
     "records of aborted transactions",
     "commit sent twice",

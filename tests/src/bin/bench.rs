@@ -2,7 +2,7 @@
 //! the same run. Prints a table and writes `target/bench.json`; every name is explained in
 //! `tests/README.md`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
@@ -16,6 +16,7 @@ use tests::progress::say;
 use tests::raw;
 use tests::shop::Shop;
 use tests::stack::{Instances, System};
+use tests::state::{self, Results};
 use tests::watch::{Seen, cpu_seconds, open, visible};
 
 const INSTANCES: Instances = Instances { ingest: 1, processors: 1, sinks: 1 };
@@ -24,14 +25,11 @@ const SUSTAINED: &str = "end_to_end";
 /// A reader further behind than this at the end of the sustained part has not kept up; ClickHouse is
 /// written every two seconds, so it is up to that much behind at rest.
 const MOST_BACKLOG_S: [(&str, f64); 3] = [("status", 1.0), ("postgres", 1.0), ("clickhouse", 2.0)];
-const PARTS: [&str; 3] = ["sustained", "flash", "raw"];
+const PARTS: [&str; 5] = ["sustained", "flash", "raw", "restore", "rebalance"];
 /// Before anything is measured: most of what a broker compiles, it compiles in this time.
 const WARM_UP: Duration = Duration::from_secs(30);
 /// Longest wait for the last order to be everywhere.
 const PATIENCE: Duration = Duration::from_secs(180);
-
-/// Results by dotted name, units in the names.
-type Results = BTreeMap<String, f64>;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -57,6 +55,24 @@ async fn run_parts() -> Result<()> {
     let lasting = Duration::from_secs(number("SECONDS", 60)?);
     let wanted = |part: &str| only.as_deref().is_none_or(|only| only == part);
     let mut results = Results::new();
+    if PARTS[..3].iter().any(|part| wanted(part)) {
+        throughput(&wanted, rate, lasting, &mut results).await?;
+    }
+    let (restore, rebalance) = (wanted("restore"), wanted("rebalance"));
+    if restore || rebalance {
+        state::measure(restore, rebalance, &mut results).await?;
+    }
+    publish(&results)?;
+    judge(&results)
+}
+
+/// What the whole stack carries, and the ceiling above it.
+async fn throughput(
+    wanted: &impl Fn(&str) -> bool,
+    rate: u32,
+    lasting: Duration,
+    results: &mut Results,
+) -> Result<()> {
     let system = System::start(Stack::builder(), INSTANCES).await?;
     let urls = system.stack.ingest_urls();
     let target = Target {
@@ -71,12 +87,12 @@ async fn run_parts() -> Result<()> {
     if wanted("sustained") {
         say(&format!("{rate} orders/s for {lasting:?}"));
         let load = Load { per_second: Some(rate), lasting, clients: 512, seed: 2 };
-        report("end_to_end", &run(&system, &target, load).await?, &mut results);
+        report("end_to_end", &run(&system, &target, load).await?, results);
     }
     if wanted("flash") {
         say(&format!("as fast as ingest takes it for {lasting:?}"));
         let load = Load { per_second: None, lasting, clients: 256, seed: 3 };
-        report("flash", &run(&system, &target, load).await?, &mut results);
+        report("flash", &run(&system, &target, load).await?, results);
     }
     if wanted("raw") {
         say("raw ceiling: the same records through rdkafka alone");
@@ -86,9 +102,7 @@ async fn run_parts() -> Result<()> {
         results.insert("raw_ceiling.records_per_order".into(), ceiling.records_per_order);
         results.insert("raw_ceiling.bytes_per_order".into(), ceiling.bytes_per_order);
     }
-    system.stack.shutdown().await?;
-    publish(&results)?;
-    judge(&results)
+    system.stack.shutdown().await
 }
 
 /// One load and what came of it.
@@ -168,8 +182,11 @@ fn report(part: &str, outcome: &Outcome, results: &mut Results) {
 }
 
 /// Whether the sustained part, if there was one, was sustained: nothing refused, and every reader at
-/// the end as soon as the last order was posted.
+/// the end as soon as the last order was posted; and whether the flow went on while processes came and
+/// went.
 fn judge(results: &Results) -> Result<()> {
+    let stopped = state::faults(results);
+    ensure!(stopped.is_empty(), "THE FLOW STOPPED: {}", stopped.join(", "));
     let mut faults = Vec::new();
     match results.get("ingest.refused") {
         Some(refused) if *refused > 0.0 => faults.push(format!("{refused} orders were refused")),

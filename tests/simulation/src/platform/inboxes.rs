@@ -112,6 +112,7 @@ impl Inboxes for ModelInboxes<'_> {
             appended_at,
             key: record.key.as_deref(),
             value: record.value.as_deref(),
+            headers: &Vec::new,
         })?;
         Ok(true)
     }

@@ -29,6 +29,8 @@ pub struct Process {
     pub disks: BTreeMap<String, Rc<RefCell<Disk>>>,
     /// Dies at its n-th call from now.
     pub dies_in: Option<u64>,
+    /// Threads that have brought their share of the stores forward in this life.
+    pub warmed: usize,
     /// Threads that have ended in this life.
     pub ended: usize,
 }
@@ -47,6 +49,7 @@ impl World {
                 skew_ms: skew,
                 disks: BTreeMap::new(),
                 dies_in: None,
+                warmed: 0,
                 ended: 0,
             });
             // The others come when there is work: a rebalance under load.
@@ -65,6 +68,7 @@ impl World {
         process.stopping = false;
         process.paused_until = 0;
         process.dies_in = None;
+        process.warmed = 0;
         process.ended = 0;
         self.note(|| format!("p{number}"), || "starts".into());
         self.orders.push(Order::Start(number));
