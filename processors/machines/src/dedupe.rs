@@ -24,18 +24,29 @@ pub struct OrderRow {
     pub body: Option<OrderPlaced>,
     /// How and when it finished.
     pub finished: Option<Finished>,
-    /// The order itself has not been read yet, but a request to cancel it has.
+    /// The order itself has not been read yet, but a request about it has: outcomes come first in line.
     #[serde(default)]
-    pub early_cancel: Option<EarlyCancel>,
+    pub early: Option<EarlyRequest>,
 }
 
-/// A request to cancel an order that was read before the order.
+/// A request about an order that was read before the order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EarlyCancel {
+pub struct EarlyRequest {
     /// Who asked for it; another merchant's order is not touched.
     pub merchant: Merchant,
+    /// What for.
+    pub wish: Wish,
     /// When it may be forgotten.
     pub forget_at: Millis,
+}
+
+/// What a customer can ask of an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Wish {
+    /// To go on with it.
+    Confirm,
+    /// To end it; outweighs a confirmation.
+    Cancel,
 }
 
 /// The marker of a finished order.
@@ -49,7 +60,7 @@ pub struct Finished {
 
 impl Row for OrderRow {
     fn deadline(&self) -> Option<Millis> {
-        let early = self.early_cancel.as_ref().map(|early| early.forget_at);
+        let early = self.early.as_ref().map(|early| early.forget_at);
         self.finished.map(|finished| finished.at.plus(KEY_LIFETIME_MS)).or(early)
     }
 }
@@ -59,8 +70,8 @@ impl Row for OrderRow {
 pub enum Admission {
     /// The order's first record: the saga begins.
     First {
-        /// A request to cancel it was here before.
-        cancelled: bool,
+        /// A request about it that was here before.
+        early: Option<Wish>,
     },
     /// A later one: recorded, the order untouched.
     Repeat(OrderRepeated),
@@ -73,13 +84,14 @@ pub fn admit(
     source: Source,
 ) -> Admission {
     let Some(first) = orders.peek(&placed.order_id) else {
-        return Admission::First { cancelled: false };
+        return Admission::First { early: None };
     };
-    if let Some(early) = &first.early_cancel {
-        return Admission::First { cancelled: early.merchant == placed.merchant };
+    if let Some(early) = &first.early {
+        let own = early.merchant == placed.merchant;
+        return Admission::First { early: own.then_some(early.wish) };
     }
     if planted!(RepeatAdmitted) {
-        return Admission::First { cancelled: false };
+        return Admission::First { early: None };
     }
     let kind = if first.fingerprint == placed.fingerprint || planted!(ConflictUnseen) {
         RepeatKind::Duplicate

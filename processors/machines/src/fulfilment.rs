@@ -23,7 +23,7 @@ use events::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::dedupe::{self, Admission, Finished, OrderRow};
+use crate::dedupe::{self, Admission, Finished, OrderRow, Wish};
 use crate::invariant;
 use crate::machine::{Context, Effects, Machine, Source};
 use crate::table::{AnyTable, Backing, Key, Row, Table, TableId};
@@ -131,8 +131,8 @@ impl Fulfilment {
     }
 
     fn place(&mut self, placed: OrderPlaced, source: Source, context: &Context, fx: &mut Effects) {
-        let cancelled = match dedupe::admit(&mut self.orders, &placed, source) {
-            Admission::First { cancelled } => cancelled,
+        let early = match dedupe::admit(&mut self.orders, &placed, source) {
+            Admission::First { early } => early,
             Admission::Repeat(repeat) => {
                 fx.emit(context, topics::ORDER_CONFLICTS.name, placed.order_id.as_bytes(), repeat);
                 return;
@@ -144,6 +144,7 @@ impl Fulfilment {
         }
         let order_id = placed.order_id;
         let accepted_at = source.appended_at;
+        let cancelled = early == Some(Wish::Cancel);
         let commands = match cancelled {
             true => BTreeMap::new(),
             false => reserve::reservations(&placed, accepted_at, context.partitions),
@@ -164,14 +165,14 @@ impl Fulfilment {
             attempt: 1,
             facts,
             consignment: None,
-            confirmed: false,
+            confirmed: early == Some(Wish::Confirm),
         };
         let row = OrderRow {
             accepted_at,
             fingerprint: placed.fingerprint,
             body: Some(placed.clone()),
             finished: None,
-            early_cancel: None,
+            early: None,
         };
         self.orders.put(order_id, row);
         let news = News { order: Some(placed), ..News::default() };

@@ -3,48 +3,37 @@
 //!
 //! | stage | a cancel undoes |
 //! |---|---|
-//! | before the order was read | nothing: remembered, and the order ends as soon as it is read |
+//! | before the order was read | nothing: remembered, as a confirmation is, and the order ends as soon as it is read |
 //! | reserving, retrying, awaiting | what is reserved or asked for |
 //! | booking | that, and the booking: the saga stays (*cancelling*) until the couriers processor answers, since a courier may have it already |
 //! | routed | what is allocated, and the consignment |
 //! | shipped, undeliverable | nothing: it is too late |
 
 use events::{
-    CancelRequested, ConfirmationTimedOut, CourierCode, Fingerprint, Millis, OrderConfirmed,
-    OrderId, OrderStatus, VoidConsignment, topics,
+    CancelRequested, ConfirmationTimedOut, CourierCode, Fingerprint, Merchant, Millis,
+    OrderConfirmed, OrderId, OrderStatus, VoidConsignment, topics,
 };
 
 use super::reserve::release;
 use super::{Fulfilment, News, Saga, Stage, announce};
-use crate::dedupe::{EarlyCancel, OrderRow};
+use crate::dedupe::{EarlyRequest, OrderRow, Wish};
 use crate::machine::{Context, Effects};
 use crate::planted;
 
-/// A cancel that comes before its order is remembered this long: 8 days, longer than orders are kept
+/// A request that comes before its order is remembered this long: 8 days, longer than orders are kept
 /// in their topic.
-const EARLY_CANCEL_KEPT_MS: i64 = 8 * 24 * 60 * 60 * 1000;
+const EARLY_KEPT_MS: i64 = 8 * 24 * 60 * 60 * 1000;
 
 impl Fulfilment {
     /// Cancels the order unless it has ended. Repeats change nothing.
     pub(super) fn cancel(&mut self, request: CancelRequested, context: &Context, fx: &mut Effects) {
         let order_id = request.order_id;
-        let Some(row) = self.orders.peek(&order_id) else {
-            let row = OrderRow {
-                accepted_at: context.now,
-                fingerprint: Fingerprint(uuid::Uuid::nil()),
-                body: None,
-                finished: None,
-                early_cancel: Some(EarlyCancel {
-                    merchant: request.merchant,
-                    forget_at: context.now.plus(EARLY_CANCEL_KEPT_MS),
-                }),
-            };
+        let Some(accepted_at) = self.accepted_at(order_id) else {
             if !planted!(EarlyCancelLost) {
-                self.orders.put(order_id, row);
+                self.remember(order_id, request.merchant, Wish::Cancel, context);
             }
             return;
         };
-        let accepted_at = row.accepted_at;
         let Some(mut saga) = self.saga(order_id, accepted_at) else { return };
         if saga.facts.merchant != request.merchant {
             fx.reject("a cancel of another merchant's order");
@@ -77,7 +66,8 @@ impl Fulfilment {
         fx: &mut Effects,
     ) {
         let order_id = request.order_id;
-        let Some(accepted_at) = self.orders.peek(&order_id).map(|row| row.accepted_at) else {
+        let Some(accepted_at) = self.accepted_at(order_id) else {
+            self.remember(order_id, request.merchant.clone(), Wish::Confirm, context);
             return;
         };
         let Some(mut saga) = self.saga(order_id, accepted_at) else { return };
@@ -93,6 +83,27 @@ impl Fulfilment {
             }
             _ => {}
         }
+    }
+
+    /// `None` for an order that was not read yet.
+    fn accepted_at(&mut self, order_id: OrderId) -> Option<Millis> {
+        let row = self.orders.peek(&order_id)?;
+        row.early.is_none().then_some(row.accepted_at)
+    }
+
+    fn remember(&mut self, order_id: OrderId, merchant: Merchant, wish: Wish, context: &Context) {
+        let before = self.orders.peek(&order_id).and_then(|row| row.early.as_ref());
+        let before = before.filter(|early| early.merchant == merchant).map(|early| early.wish);
+        let wish = before.map_or(wish, |before| before.max(wish));
+        let forget_at = context.now.plus(EARLY_KEPT_MS);
+        let row = OrderRow {
+            accepted_at: context.now,
+            fingerprint: Fingerprint(uuid::Uuid::nil()),
+            body: None,
+            finished: None,
+            early: Some(EarlyRequest { merchant, wish, forget_at }),
+        };
+        self.orders.put(order_id, row);
     }
 
     /// A saga's deadline is due: the customer's time is over, or a reservation is tried again.

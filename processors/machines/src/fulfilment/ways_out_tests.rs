@@ -304,6 +304,22 @@ fn a_confirmation_lets_the_order_go_on_whenever_it_comes_in_time() {
     }
 }
 
+/// Outcomes are read before commands, so what a customer asks can be read before the order.
+#[test]
+fn a_confirmation_that_is_read_before_its_order_counts_and_a_cancel_outweighs_it() {
+    let mut shop = Shop::open();
+    shop.confirm("a");
+    shop.place("a", 500);
+    shop.run();
+    assert_eq!(shop.told(), ["received", "reserved", "book"]);
+    let mut shop = Shop::open();
+    shop.cancel("a");
+    shop.confirm("a");
+    shop.place("a", 500);
+    shop.run();
+    assert_eq!(shop.told(), ["received", "cancelled"]);
+}
+
 #[test]
 fn an_order_that_nobody_confirms_expires_by_timer_and_gives_everything_back() {
     let mut shop = Shop::open();
