@@ -54,7 +54,6 @@ const REQUIRED: &[&str] = &[
     "decision: explored",
     "decision: only",
     "decision: probe",
-    "decision: last_resort",
     "breaker: open",
     "breaker: closed",
     "tracking: pickup_missed",

@@ -71,9 +71,10 @@ impl Row for Parcel {
 }
 
 impl Parcel {
-    /// When the first scan is due.
+    /// When the first scan is due: never after the promise, or what is overdue would be told again.
     fn scan_due(&self) -> Millis {
-        self.booked_at.plus(((self.promised_at.0 - self.booked_at.0) / 4).max(1_000))
+        let due = self.booked_at.plus(((self.promised_at.0 - self.booked_at.0) / 4).max(1_000));
+        due.min(self.promised_at)
     }
 
     /// When the lane's learning needs to hear of it next.
