@@ -17,7 +17,7 @@ use machines::couriers::belief::Belief;
 use machines::couriers::breaker::Permit;
 use machines::couriers::chance::Chance;
 use machines::couriers::choice::{self, Choosable, Policy, Stakes};
-use support::{COSTS, CODES, LATENESS, Machine, ORDERS, Signs, courier, on_time_permille};
+use support::{CODES, COSTS, LATENESS, Machine, ORDERS, Signs, courier, on_time_permille};
 
 const SEEDS: u64 = 64;
 
