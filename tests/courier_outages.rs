@@ -14,11 +14,11 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
 use rdkafka::{Offset, TopicPartitionList};
 use serde_json::json;
+use tests::couriers;
 use tests::load::{self, Load, Target};
 use tests::settle::settle;
 use tests::shop::Shop;
 use tests::stack::{Instances, System};
-use tests::couriers;
 
 const INSTANCES: Instances = Instances { ingest: 1, processors: 1, sinks: 1 };
 const PER_SECOND: u32 = 300;
@@ -44,8 +44,7 @@ async fn orders_go_on_while_the_preferred_courier_does_not() -> Result<()> {
     let shop = Shop::new(urls.clone(), &system.key)?;
     load::stock_up(&shop).await?;
     let address = urls[0].trim_start_matches("http://").to_owned();
-    let target =
-        Target { address, merchant: system.merchant.clone(), key: system.key.clone() };
+    let target = Target { address, merchant: system.merchant.clone(), key: system.key.clone() };
     let modes = ["hang", "error", "slow", "flap"];
     let lasting = (BEFORE + OUTAGE + AFTER) * 4 + OUTAGE;
     let load = Load { per_second: Some(PER_SECOND), lasting, clients: 64, seed: 1 };
@@ -131,10 +130,7 @@ fn now() -> i64 {
 }
 
 /// When orders were reserved and how long until they were routed, ms; and every decision.
-fn history(
-    brokers: &str,
-    codec: &events::Codec,
-) -> Result<(Vec<(i64, i64)>, Vec<CourierDecided>)> {
+fn history(brokers: &str, codec: &events::Codec) -> Result<(Vec<(i64, i64)>, Vec<CourierDecided>)> {
     let consumer: BaseConsumer = wire::client::assigned_consumer(brokers, "history").create()?;
     let partitions = wire::admin::partitions(brokers)?;
     let mut list = TopicPartitionList::new();

@@ -1,7 +1,7 @@
 //! Crate `ingest`: the HTTP API. A request becomes a record, and is answered once Kafka has it.
 //!
 //! Reading order: [`service`] (start and end), `routes` (every path), `orders`, `changes`,
-//! `tracking` and `stock` (the handlers), [`validate`] (pure: body → order, or all its faults), [`publish`] (acknowledged,
+//! `tracking`, `stock` and `webhooks` (the handlers), [`validate`] (pure: body → order, or all its faults), [`publish`] (acknowledged,
 //! refused or unknown), [`recent`] and `tail` (repeated clicks), [`problem`] (refusals), [`keys`].
 //!
 //! Nothing here writes to a database, and nothing on the way of a POST calls the registry.

@@ -37,15 +37,13 @@ where
             ("/v1/orders/{id}", tracking::show(app, request, id).await)
         }
         (["v1", "orders", _], _) => ("/v1/orders/{id}", only("GET")),
-        (["v1", "orders", id, "cancel"], &Method::POST) => (
-            "/v1/orders/{id}/cancel",
-            changes::request(app, request, id, Change::Cancel).await,
-        ),
+        (["v1", "orders", id, "cancel"], &Method::POST) => {
+            ("/v1/orders/{id}/cancel", changes::request(app, request, id, Change::Cancel).await)
+        }
         (["v1", "orders", _, "cancel"], _) => ("/v1/orders/{id}/cancel", only("POST")),
-        (["v1", "orders", id, "confirm"], &Method::POST) => (
-            "/v1/orders/{id}/confirm",
-            changes::request(app, request, id, Change::Confirm).await,
-        ),
+        (["v1", "orders", id, "confirm"], &Method::POST) => {
+            ("/v1/orders/{id}/confirm", changes::request(app, request, id, Change::Confirm).await)
+        }
         (["v1", "orders", _, "confirm"], _) => ("/v1/orders/{id}/confirm", only("POST")),
         (["v1", "stock", "receipts"], &Method::POST) => {
             ("/v1/stock/receipts", stock::receive(app, request).await)
@@ -55,13 +53,10 @@ where
             ("/v1/stock/{sku}", stock::show(app, request, sku).await)
         }
         (["v1", "stock", _], _) => ("/v1/stock/{sku}", only("GET")),
-        (["v1", "webhooks", "couriers", courier], &Method::POST) => (
-            "/v1/webhooks/couriers/{courier}",
-            webhooks::report(app, request, courier).await,
-        ),
-        (["v1", "webhooks", "couriers", _], _) => {
-            ("/v1/webhooks/couriers/{courier}", only("POST"))
+        (["v1", "webhooks", "couriers", courier], &Method::POST) => {
+            ("/v1/webhooks/couriers/{courier}", webhooks::report(app, request, courier).await)
         }
+        (["v1", "webhooks", "couriers", _], _) => ("/v1/webhooks/couriers/{courier}", only("POST")),
         _ => ("unknown", Err(Problem::plain(Code::NotFound))),
     }
 }

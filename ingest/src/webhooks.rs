@@ -57,7 +57,9 @@ impl Secrets {
     /// When the file is there and unusable.
     pub(crate) fn read(path: &Path) -> Result<Self> {
         let text = match std::fs::read_to_string(path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Self::default());
+            }
             text => text.with_context(|| format!("{} cannot be read", path.display()))?,
         };
         Self::parse(&text).with_context(|| format!("{} is unusable", path.display()))
@@ -148,9 +150,7 @@ where
         .collect();
     app.publisher.publish(&records, &outcome);
     match outcome.wait(Instant::now() + app.limits.answer_within()).await {
-        Some(Settled::Acknowledged { .. }) => {
-            Ok(routes::json(StatusCode::OK, &Taken { recorded }))
-        }
+        Some(Settled::Acknowledged { .. }) => Ok(routes::json(StatusCode::OK, &Taken { recorded })),
         Some(Settled::Refused(refusal)) => Err(orders::refused(refusal)),
         Some(Settled::Unknown) | None => Err(Problem::plain(Code::OutcomeUnknown)),
     }
@@ -297,9 +297,8 @@ mod tests {
         let signature = "v1,AAAA v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
         headers.insert("webhook-signature", signature.parse().unwrap());
         let body = br#"{"test": 2432232314}"#;
-        let signed = |courier: &CourierCode, body: &[u8], now| {
-            secrets.signed(courier, &headers, body, now)
-        };
+        let signed =
+            |courier: &CourierCode, body: &[u8], now| secrets.signed(courier, &headers, body, now);
         assert!(signed(&swift(), body, 1_614_265_330));
         assert!(signed(&swift(), body, 1_614_265_330 + TOLERANCE_S));
         assert!(!signed(&swift(), body, 1_614_265_331 + TOLERANCE_S), "a replay");

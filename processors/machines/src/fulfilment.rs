@@ -4,9 +4,10 @@
 //! States: *reserving* (waits for its stock partitions; *retrying* if pieces were only held by others)
 //! → *awaiting* (only an order that its customer must confirm: expires in time) → *booking* (waits for
 //! a courier) → *routed*; from each of them *rejected*, *expired* or *cancelled*, after everything that
-//! was done is undone. Then *shipped* → delivered, or *undeliverable* → returned. Each step is paired with its compensation: `ReserveLines`/`ReleaseLines`,
-//! `BookConsignment`/`VoidConsignment`. A stock partition receives an order's commands in the order
-//! they were decided, so a release never overtakes its reservation and needs no answer.
+//! was done is undone. Then *shipped* → delivered, or *undeliverable* → returned. Each step is paired
+//! with its compensation: `ReserveLines`/`ReleaseLines`, `BookConsignment`/`VoidConsignment`. A stock
+//! partition receives an order's commands in the order they were decided, so a release never
+//! overtakes its reservation and needs no answer.
 
 mod cancel;
 mod deliver;

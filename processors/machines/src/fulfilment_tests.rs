@@ -3,7 +3,9 @@
 use super::*;
 use crate::machine::Effect;
 use crate::table::memory::Memory;
-use events::{ConsignmentMoved, Destination, Fingerprint, LinesRefused, OrderLine, RefusalReason, Sku};
+use events::{
+    ConsignmentMoved, Destination, Fingerprint, LinesRefused, OrderLine, RefusalReason, Sku,
+};
 
 const PARTITIONS: i32 = 4;
 const ACCEPTED: Millis = Millis(1_000);

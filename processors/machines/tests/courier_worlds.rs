@@ -17,7 +17,7 @@ use machines::couriers::belief::Belief;
 use machines::couriers::breaker::Permit;
 use machines::couriers::chance::Chance;
 use machines::couriers::choice::{self, Choosable, Policy, Stakes};
-use support::{COSTS, CODES, LATENESS, Machine, ORDERS, Signs, courier, on_time_permille};
+use support::{CODES, COSTS, LATENESS, Machine, ORDERS, Signs, courier, on_time_permille};
 
 const SEEDS: u64 = 64;
 
@@ -89,7 +89,10 @@ fn regret_stays_within_its_bounds() {
         "policy", "known at once", "1,000 later"
     );
     let mut row = |name: &str, at_once: (f64, f64), later: (f64, f64)| {
-        let cell = |(mean, error): (f64, f64)| format!("{mean:.1} ± {error:.1}");
+        let cell = |(mean, error): (f64, f64)| match mean.is_nan() {
+            true => "-".to_owned(),
+            false => format!("{mean:.1} ± {error:.1}"),
+        };
         writeln!(table, "{name:<34}{:>16}{:>16}", cell(at_once), cell(later)).expect("a string");
     };
     for (name, policy) in [

@@ -107,7 +107,14 @@ impl Company {
     /// A company that behaves well.
     pub fn new(code: &str, price_minor: i64) -> Self {
         let code = CourierCode::parse(code).expect("a legal code");
-        Self { code, price_minor, mode: Mode::Well, ledger: BTreeMap::new(), booked: 0, taken: vec![] }
+        Self {
+            code,
+            price_minor,
+            mode: Mode::Well,
+            ledger: BTreeMap::new(),
+            booked: 0,
+            taken: vec![],
+        }
     }
 
     /// Serves a call that has arrived; the answer and how many microseconds it takes.
@@ -162,7 +169,8 @@ impl Company {
                     order: call.order,
                     consignment_id: format!("{}-{}", self.code, self.booked),
                     price_minor: self.price_minor + draw,
-                    promised_at: now_ms + i64::try_from(chance.between(2_000, 6_000)).expect("small"),
+                    promised_at: now_ms
+                        + i64::try_from(chance.between(2_000, 6_000)).expect("small"),
                 };
                 self.ledger.insert(reference, Entry::Live(booking.clone()));
                 self.taken.push(Taken {

@@ -215,7 +215,13 @@ impl Couriers {
         });
     }
 
-    pub(super) fn call_void(&mut self, order: OrderKey, lane: &Lane, void: &OwedVoid, fx: &mut Effects) {
+    pub(super) fn call_void(
+        &mut self,
+        order: OrderKey,
+        lane: &Lane,
+        void: &OwedVoid,
+        fx: &mut Effects,
+    ) {
         let Some(company) = self.book().company(&void.courier) else { return };
         fx.call(Call {
             kind: CallKind::Void,
@@ -229,7 +235,12 @@ impl Couriers {
     }
 }
 
-pub(super) fn emit_outcome(order: OrderKey, record: impl Into<Record>, context: &Context, fx: &mut Effects) {
+pub(super) fn emit_outcome(
+    order: OrderKey,
+    record: impl Into<Record>,
+    context: &Context,
+    fx: &mut Effects,
+) {
     fx.emit(context, topics::ORDER_OUTCOMES.name, order.order_id.as_bytes(), record);
 }
 

@@ -8,7 +8,8 @@ use crate::machine::{Effect, Machine, Source};
 use crate::table::memory::Memory;
 use crate::table::{Backing, Key};
 use events::{
-    CallOutcome, CourierCall, CourierListed, Currency, Destination, Merchant, OrderId, Record, WarehouseCode,
+    CallOutcome, CourierCall, CourierListed, Currency, Destination, Merchant, OrderId, Record,
+    WarehouseCode,
 };
 
 const DAY: i64 = 86_400_000;

@@ -37,10 +37,9 @@ impl Fulfilment {
                 ConsignmentState::Delivered,
                 Stage::Routed | Stage::Shipped | Stage::Undeliverable,
             ) => (OrderStatus::Delivered, None),
-            (
-                ConsignmentState::Returned,
-                Stage::Routed | Stage::Shipped | Stage::Undeliverable,
-            ) => (OrderStatus::Returned, None),
+            (ConsignmentState::Returned, Stage::Routed | Stage::Shipped | Stage::Undeliverable) => {
+                (OrderStatus::Returned, None)
+            }
             _ => return,
         };
         let reason = match moved.state {

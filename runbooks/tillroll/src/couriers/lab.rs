@@ -197,7 +197,9 @@ fn percent(part: usize, of: usize) -> f64 {
 }
 
 fn quantile(sorted: &[f64], percent: usize) -> f64 {
-    sorted.get((sorted.len() * percent / 100).min(sorted.len().saturating_sub(1))).map_or(0.0, |x| *x)
+    sorted
+        .get((sorted.len() * percent / 100).min(sorted.len().saturating_sub(1)))
+        .map_or(0.0, |x| *x)
 }
 
 #[cfg(test)]

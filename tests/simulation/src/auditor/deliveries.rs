@@ -3,9 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use events::{
-    CallOutcome, CourierCall, OrderKey, OrderStatus, Record, TrackingEvent, topics,
-};
+use events::{CallOutcome, CourierCall, OrderKey, OrderStatus, Record, TrackingEvent, topics};
 
 use super::{Evidence, records};
 use crate::world::World;
@@ -89,8 +87,7 @@ fn courses(world: &World) -> BTreeMap<Attempt, Course> {
     for (_, entry, record) in records(world, topics::COURIERS.name, &mut unreadable) {
         match record {
             Record::CourierAnswered(answer)
-                if answer.call == CourierCall::Book
-                    && answer.outcome == CallOutcome::Succeeded =>
+                if answer.call == CourierCall::Book && answer.outcome == CallOutcome::Succeeded =>
             {
                 let order = OrderKey { order_id: answer.order_id, accepted_at: answer.accepted_at };
                 let course = courses.entry((order, answer.attempt)).or_default();
