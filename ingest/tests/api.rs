@@ -323,7 +323,10 @@ async fn changes(world: &World) -> Result<()> {
     else {
         panic!("{records:?}")
     };
-    assert_eq!((cancel.order_id.to_string(), cancel.reason.as_str()), (id.clone(), "changed my mind"));
+    assert_eq!(
+        (cancel.order_id.to_string(), cancel.reason.as_str()),
+        (id.clone(), "changed my mind")
+    );
     assert_eq!((confirm.order_id.to_string(), confirm.merchant.as_str()), (id.clone(), "shop"));
     let foreign = world.http.post(world.url(0, &path)).bearer_auth(&world.other);
     let foreign = answer(foreign.header("idempotency-key", "c2").json(&json!({}))).await?;

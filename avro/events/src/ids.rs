@@ -3,7 +3,7 @@
 use std::fmt;
 
 use compact_str::CompactString;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use uuid::Uuid;
 
 use crate::time::Millis;
@@ -20,9 +20,18 @@ pub struct IdError;
 macro_rules! code {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
         #[serde(transparent)]
         pub struct $name(CompactString);
+
+        // What is read is parsed, too: a record with an illegal code is refused by its decoder, not by
+        // whoever meets the code later.
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = CompactString::deserialize(deserializer)?;
+                Self::parse(&text).map_err(serde::de::Error::custom)
+            }
+        }
 
         impl $name {
             /// Parses a code: 1 to 64 of letters, digits, `-`, `_`, `.` and inner spaces.
@@ -76,9 +85,21 @@ impl WarehouseCode {
 }
 
 /// Where a consignment goes from and to: the key under which couriers are learned about.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct Lane(CompactString);
+
+/// A lane that is read is one that [`Lane::new`] could have made of a country's code.
+impl<'de> Deserialize<'de> for Lane {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = CompactString::deserialize(deserializer)?;
+        let code = |part: &str| WarehouseCode::parse(part).is_ok();
+        match text.split_once('>') {
+            Some((origin, country)) if code(origin) && code(country) => Ok(Self(text)),
+            _ => Err(serde::de::Error::custom("a lane is a warehouse, '>' and a country")),
+        }
+    }
+}
 
 impl Lane {
     /// The lane from a warehouse to a country (ISO 3166-1 alpha-2).
