@@ -129,8 +129,11 @@ fn now() -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// When orders were reserved and how long until they were routed, ms; and every decision.
-fn history(brokers: &str, codec: &events::Codec) -> Result<(Vec<(i64, i64)>, Vec<CourierDecided>)> {
+/// When an order was reserved, and how long until it was routed, ms.
+type Wait = (i64, i64);
+
+/// Every order's wait, and every decision.
+fn history(brokers: &str, codec: &events::Codec) -> Result<(Vec<Wait>, Vec<CourierDecided>)> {
     let consumer: BaseConsumer = wire::client::assigned_consumer(brokers, "history").create()?;
     let partitions = wire::admin::partitions(brokers)?;
     let mut list = TopicPartitionList::new();

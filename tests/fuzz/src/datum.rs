@@ -145,11 +145,8 @@ impl Schema {
             "bytes" | "string" => text(field, entropy, out),
             other => {
                 let found = self.named.get(other).or_else(|| self.named.get(short(other)));
-                self.write(
-                    found.expect("a named type is declared before it is used"),
-                    entropy,
-                    out,
-                );
+                let found = found.expect("a named type is declared before it is used");
+                self.write(found, field, entropy, out);
             }
         }
     }

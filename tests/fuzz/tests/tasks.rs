@@ -15,10 +15,13 @@ use machines::{Source, Task, TaskId};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 
+/// Rows by table and key.
+type Table = BTreeMap<(u8, Vec<u8>), Vec<u8>>;
+
 /// A task's committed rows.
 #[derive(Default)]
 struct Rows {
-    rows: RefCell<BTreeMap<(u8, Vec<u8>), Vec<u8>>>,
+    rows: RefCell<Table>,
     deadlines: RefCell<BTreeSet<Due>>,
 }
 
