@@ -303,7 +303,7 @@ async fn states(world: &World) -> Result<()> {
 
 /// Cancels and confirmations: recorded once per key, of one's own orders, while there is time.
 async fn changes(world: &World) -> Result<()> {
-    let id = world.order(0, "to be cancelled").await?.order_id();
+    let id = world.order(0, "to-be-cancelled").await?.order_id();
     let path = format!("/v1/orders/{id}/cancel");
     let reason = json!({"reason": "changed my mind"});
     let accepted = world.post(0, &path, "c1", &reason).await?;

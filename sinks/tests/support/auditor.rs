@@ -212,7 +212,12 @@ impl Truth {
             .fetch_all()
             .await?;
         let expected = newest_only(&self.events);
-        ensure!(rows.len() == expected.len(), "v_orders shows {} orders", rows.len());
+        ensure!(
+            rows.len() == expected.len(),
+            "v_orders shows {} orders of {}",
+            rows.len(),
+            expected.len()
+        );
         for r in rows {
             let of = (r.order_id, r.accepted_at, i64::from(r.version));
             let event = expected.get(&of).with_context(|| format!("{of:?} is not the newest"))?;
