@@ -100,7 +100,7 @@ async fn poison(system: &System) -> Result<()> {
         .create()?;
     // By topic, partition and offset: what was put there.
     let mut put: BTreeMap<(String, String, String), (Poison, bool)> = BTreeMap::new();
-    // Decisions are kept for reports and for the courier lab; no service reads them.
+    // Decisions are read by an operator's command alone, which can be run again.
     let read = |topic: &&Topic| topic.name != topics::COURIER_DECISIONS.name;
     for topic in topics::ALL.iter().filter(read) {
         for partition in 0..PARTITIONS {

@@ -73,8 +73,14 @@ impl Book {
     }
 }
 
+/// List prices, minor units: sums of them fit.
+const PRICES: std::ops::RangeInclusive<i64> = 0..=1_000_000_000_000;
+
 impl Couriers {
     pub(super) fn list(&mut self, listed: CourierListed, fx: &mut Effects) {
+        if !PRICES.contains(&listed.price_minor) || listed.timeout_ms < 1 {
+            return fx.reject("a courier needs a price of 0 to 10^12 minor units, and a time-out");
+        }
         let book = self.book();
         let mut others = book.companies.iter().filter(|(code, _)| **code != listed.courier);
         if let Some((code, other)) = others.find(|(_, c)| c.currency != listed.currency) {
