@@ -89,7 +89,9 @@ impl Tracker {
 
     /// Whether an order that was acknowledged after this moment has come out everywhere.
     pub fn flows_since(&self, moment: Instant) -> bool {
-        open(&self.state).newest.is_some_and(|newest| newest > moment)
+        let mut state = open(&self.state);
+        state.settle();
+        state.newest.is_some_and(|newest| newest > moment)
     }
 }
 
