@@ -96,18 +96,8 @@ pub(crate) trait Partition: Send {
     /// The offset of the first record to write.
     fn start(&self) -> i64;
 
-    /// Last offset of a batch that was begun before: the next batch holds exactly the records up to
-    /// it, whatever the limits say.
-    fn planned_last(&self) -> Option<i64> {
-        None
-    }
-
-    /// Writes the records, in offset order, and how far they reach; all or nothing, and once only
-    /// however often it is tried. Rejected records are passed over: they are dead letters already.
+    /// Writes the records, in offset order, and then how far they reach; to a reader each is there once,
+    /// however often it is tried. After an error it is called with the same records again. Rejected
+    /// records are passed over: they are dead letters already.
     fn write(&mut self, batch: &[Received]) -> impl Future<Output = Result<(), Failure>> + Send;
-
-    /// Nothing is left to write for now: a chance to note how far everything is written.
-    fn settle(&mut self) -> impl Future<Output = ()> + Send {
-        async {}
-    }
 }

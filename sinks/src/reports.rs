@@ -1,13 +1,17 @@
 //! Sink `reports`: the history of orders, in ClickHouse, for analysts.
 //!
-//! ClickHouse has no transaction with Kafka. So each batch is a *plan*: which offsets it holds is
-//! committed before it is inserted, and after a crash exactly the same rows are inserted again,
-//! under a token by which ClickHouse knows that it has them ([`plan`]).
+//! ClickHouse has no transaction with Kafka. So rows are inserted first and the offset is committed
+//! after that, and whatever is unsure is inserted again: of the rows of one key a table keeps the one
+//! of the highest precedence, however often it came (the views read with FINAL, until it is merged),
+//! and what is folded from them is folded by functions that repetition does not change.
+//!
+//! Deduplication of blocks by token is not used: ClickHouse 26.7 notes the token before it stores the
+//! block, so a server killed in between has lost the block and refuses it from then on.
 
+mod blocks;
 mod insert;
 mod migrate;
 mod partition;
-mod plan;
 mod rows;
 
 use anyhow::Result;

@@ -65,8 +65,6 @@ bugs!(
     ExpiryIgnored,
     /// Tracking's transaction guards neither versions nor its offset.
     SinkWithoutGuards,
-    /// Reports' blocks have a new token at each try.
-    SinkRandomToken,
     /// Reports commits its offset before it inserts.
     SinkAcknowledgesFirst,
     /// Ingest acknowledges before the write.

@@ -1,8 +1,7 @@
 //! `tillroll reports`: what an operator does to the reports' store.
 //!
 //! A backfill makes the sink read the log from its beginning. Rows keep their keys, so those that are there are
-//! replaced and the views show each once all the time; but the tables remember the blocks that they were given,
-//! and would ignore one that comes again with the same bounds, so they are made to forget.
+//! replaced and the views show each once all the time.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,9 +16,8 @@ use crate::report::query::Database;
 
 /// The sink's consumer group.
 const GROUP: &str = "reports";
-/// Tables that are filled from the log, and what they remember of blocks.
+/// Tables that are filled from the log.
 const TABLES: [&str; 3] = ["order_lines", "order_events", "order_states"];
-const WINDOW: u32 = 10_000;
 /// Topics that the sink reads.
 const TOPICS: [&str; 1] = [ORDER_STATUS.name];
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -101,13 +99,8 @@ pub(crate) async fn run(command: Command) -> Result<()> {
 async fn backfill(brokers: String, database: &Database, empty: bool) -> Result<()> {
     // First: Kafka refuses while the sink runs, and then nothing was changed.
     let records = tokio::task::spawn_blocking(move || rewind(&brokers)).await??;
-    for table in TABLES {
-        for window in [0, WINDOW] {
-            let setting = format!("non_replicated_deduplication_window = {window}");
-            let forget = format!("ALTER TABLE {table} MODIFY SETTING {setting}");
-            database.send(&[], forget).await?;
-        }
-        if empty {
+    if empty {
+        for table in TABLES {
             database.send(&[], format!("TRUNCATE TABLE {table}")).await?;
         }
     }

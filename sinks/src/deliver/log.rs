@@ -19,13 +19,6 @@ pub(crate) struct Log {
     consumer: Arc<GroupConsumer>,
 }
 
-/// What the group has committed for a partition.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Committed {
-    pub(crate) offset: i64,
-    pub(crate) metadata: String,
-}
-
 impl Log {
     pub(crate) fn new(consumer: Arc<GroupConsumer>) -> Self {
         Self { consumer }
@@ -40,8 +33,8 @@ impl Log {
         .map_err(|e| Failure::retry(format!("kafka: bounds of {place}: {e}")))
     }
 
-    /// What the group has committed.
-    pub(crate) async fn committed(&self, place: Place) -> Result<Option<Committed>, Failure> {
+    /// The offset that the group has committed.
+    pub(crate) async fn committed(&self, place: Place) -> Result<Option<i64>, Failure> {
         let answer = self.ask(move |consumer| {
             let mut list = TopicPartitionList::new();
             list.add_partition(place.topic.name, place.partition);
@@ -50,9 +43,7 @@ impl Log {
             let element = element.expect("the answer is about what was asked");
             element.error()?;
             Ok(match element.offset() {
-                Offset::Offset(offset) => {
-                    Some(Committed { offset, metadata: element.metadata().to_owned() })
-                }
+                Offset::Offset(offset) => Some(offset),
                 _ => None,
             })
         });
@@ -60,14 +51,11 @@ impl Log {
     }
 
     /// Commits an offset for the group; refused if this process is no living member of it.
-    pub(crate) async fn commit(&self, place: Place, to: Committed) -> Result<(), Failure> {
+    pub(crate) async fn commit(&self, place: Place, offset: i64) -> Result<(), Failure> {
         let answer = self.ask(move |consumer| {
             let mut list = TopicPartitionList::new();
-            let offset = Offset::Offset(to.offset);
+            let offset = Offset::Offset(offset);
             list.add_partition_offset(place.topic.name, place.partition, offset)?;
-            let mut element =
-                list.find_partition(place.topic.name, place.partition).expect("it was just added");
-            element.set_metadata(&to.metadata);
             consumer.commit(&list, CommitMode::Sync)
         });
         answer.await.map_err(|e| {

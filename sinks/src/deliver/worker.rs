@@ -125,7 +125,6 @@ impl<P: Partition> Worker<'_, P> {
             if self.ended && self.batch.records.is_empty() {
                 self.ended = false;
                 self.task.progress.caught_up(true);
-                self.partition.settle().await;
             }
             let due = self.due();
             if due == Due::Now {
@@ -182,17 +181,10 @@ impl<P: Partition> Worker<'_, P> {
 
     /// Whether no record may join the batch.
     fn complete(&self) -> bool {
-        match (self.partition.planned_last(), self.batch.records.last()) {
-            (Some(planned), Some(last)) => last.offset() >= planned,
-            (Some(_), None) => false,
-            (None, _) => self.limits.full(self.batch.records.len(), self.batch.bytes),
-        }
+        self.limits.full(self.batch.records.len(), self.batch.bytes)
     }
 
     fn due(&self) -> Due {
-        if self.partition.planned_last().is_some() {
-            return if self.complete() { Due::Now } else { Due::Never };
-        }
         let last = self.batch.last.map(|(began, took)| Last { since: began.elapsed(), took });
         self.limits.due(self.batch.records.len(), self.batch.bytes, last)
     }
@@ -235,13 +227,10 @@ impl<P: Partition> Worker<'_, P> {
     /// One last try for what is collected; if it fails, the next owner does it.
     async fn finish(&mut self) {
         if !self.batch.records.is_empty()
-            && self.partition.planned_last().is_none()
             && let Err(failure) = self.attempt().await
         {
             tracing::info!(place = %self.task.place, %failure, "left to the next owner");
-            return;
         }
-        self.partition.settle().await;
     }
 }
 

@@ -1,6 +1,6 @@
 //! Models of the sinks and their databases: tracking writes rows and offset in one transaction;
-//! reports plans a block, inserts it under a token, and plans the next. Two processes share each
-//! sink; a paused one becomes a zombie that goes on where it stood.
+//! reports inserts rows and commits its offset after that. Two processes share each sink; a paused one
+//! becomes a zombie that goes on where it stood.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -45,17 +45,16 @@ pub struct Postgres {
 /// Rows of reports, as inserted.
 #[derive(Debug, Clone, Default)]
 pub struct ClickHouse {
-    /// Every row that was ever inserted.
-    pub rows: Vec<(StatusKey, StatusRow)>,
-    tokens: BTreeSet<String>,
-    /// The group's offset and plan per partition.
-    plans: BTreeMap<Tp, (i64, Option<i64>)>,
+    /// What a reader sees: of the rows of a key the one of the highest origin.
+    pub rows: BTreeMap<StatusKey, StatusRow>,
+    /// The group's offset per partition.
+    offsets: BTreeMap<Tp, i64>,
 }
 
 #[derive(Debug, Clone)]
 enum Stage {
-    /// Reads from this offset on; to exactly the planned last one, if there is one.
-    Collecting(i64, Option<i64>),
+    /// Reads from this offset on.
+    Collecting(i64),
     /// Holds the records of `from..to`.
     Writing(i64, i64, Vec<Entry>),
 }
@@ -133,9 +132,7 @@ impl World {
             let next = match stage {
                 None if owns => Some(self.open(sink, place)),
                 None => None,
-                Some(Stage::Collecting(from, last)) if owns => {
-                    Some(self.collect(sink, place, from, last))
-                }
+                Some(Stage::Collecting(from)) if owns => Some(self.collect(sink, place, from)),
                 // Revoked while it held nothing.
                 Some(Stage::Collecting(..)) => None,
                 Some(Stage::Writing(from, to, records)) if sink == 0 => {
@@ -150,31 +147,21 @@ impl World {
     }
 
     fn open(&self, sink: usize, place: Tp) -> Stage {
-        if sink == 0 {
-            let from = self.sinks.postgres.offsets.get(&place).copied().unwrap_or(0);
-            Stage::Collecting(from, None)
-        } else {
-            let plan = self.sinks.clickhouse.plans.get(&place).copied();
-            let (from, last) = plan.unwrap_or((0, None));
-            Stage::Collecting(from, last)
-        }
+        let offsets =
+            if sink == 0 { &self.sinks.postgres.offsets } else { &self.sinks.clickhouse.offsets };
+        Stage::Collecting(offsets.get(&place).copied().unwrap_or(0))
     }
 
-    fn collect(&mut self, sink: usize, place: Tp, from: i64, last: Option<i64>) -> Stage {
+    fn collect(&mut self, sink: usize, place: Tp, from: i64) -> Stage {
         let most = self.chance.index(40) + 1;
         let log = self.kafka.log(place);
-        let end = last.map_or(log.end(), |last| last + 1);
-        let most = if last.is_some() { usize::MAX } else { most };
         let records: Vec<Entry> =
-            log.committed(from, end).take(most).map(|(entry, _)| entry.clone()).collect();
+            log.committed(from, log.end()).take(most).map(|(entry, _)| entry.clone()).collect();
         let Some(newest) = records.last().map(|entry| entry.offset) else {
-            return Stage::Collecting(from, last);
+            return Stage::Collecting(from);
         };
-        if sink == 1 && last.is_none() {
-            // The plan is committed before anything is inserted.
-            let offset = if planted!(SinkAcknowledgesFirst) { newest + 1 } else { from };
-            let plan = if planted!(SinkAcknowledgesFirst) { None } else { Some(newest) };
-            self.sinks.clickhouse.plans.insert(place, (offset, plan));
+        if sink == 1 && planted!(SinkAcknowledgesFirst) {
+            self.sinks.clickhouse.offsets.insert(place, newest + 1);
         }
         self.moved = self.now;
         Stage::Writing(from, newest + 1, records)
@@ -204,40 +191,38 @@ impl World {
             self.coverage.hit("sink: answer of the database lost");
             return None;
         }
-        Some(Stage::Collecting(to, None))
+        Some(Stage::Collecting(to))
     }
 
     fn insert(&mut self, place: Tp, from: i64, to: i64, records: Vec<Entry>) -> Option<Stage> {
         self.moved = self.now;
-        let mut token = format!("{}-{}:{from}-{to}", place.topic, place.partition);
-        if planted!(SinkRandomToken) {
-            token = format!("{token}:{}", self.chance.draw());
+        // Whether a failed insert stored its rows is not known: it is done again.
+        let failed = self.faulty && self.chance.per_mille(60);
+        if failed && self.chance.per_mille(500) {
+            self.coverage.hit("sink: block not stored");
+            return Some(Stage::Writing(from, to, records));
         }
-        if self.sinks.clickhouse.tokens.insert(token) {
-            for entry in &records {
-                let Some((Record::OrderStatusChanged(changed), origin)) = self.read(entry) else {
-                    continue;
-                };
-                let order =
-                    OrderKey { order_id: changed.order_id, accepted_at: changed.accepted_at };
-                let row = StatusRow { origin, status: changed.status.as_str() };
-                self.sinks.clickhouse.rows.push(((order, changed.version), row));
-            }
-            self.coverage.hit("sink: block inserted");
-        } else {
-            self.coverage.hit("sink: block was there already");
+        for entry in &records {
+            let Some((Record::OrderStatusChanged(changed), origin)) = self.read(entry) else {
+                continue;
+            };
+            let order = OrderKey { order_id: changed.order_id, accepted_at: changed.accepted_at };
+            let row = StatusRow { origin, status: changed.status.as_str() };
+            keep_newest(&mut self.sinks.clickhouse.rows, (order, changed.version), row);
         }
-        if self.faulty && self.chance.per_mille(30) {
+        self.coverage.hit("sink: block inserted");
+        if failed {
             self.coverage.hit("sink: answer of the database lost");
             return Some(Stage::Writing(from, to, records));
         }
         // A zombie's commit of the group's offset is refused.
-        let current = self.sinks.clickhouse.plans.get(&place) == Some(&(from, Some(to - 1)));
-        if !current {
+        let known = self.sinks.clickhouse.offsets.get(&place).copied().unwrap_or(0);
+        if known != from && !planted!(SinkAcknowledgesFirst) {
+            self.coverage.hit("sink: block inserted by two");
             return None;
         }
-        self.sinks.clickhouse.plans.insert(place, (to, None));
-        Some(Stage::Collecting(to, None))
+        self.sinks.clickhouse.offsets.insert(place, to);
+        Some(Stage::Collecting(to))
     }
 
     fn read(&self, entry: &Entry) -> Option<(Record, (u64, u64))> {
@@ -312,11 +297,22 @@ impl World {
         let position = |tp: Tp| offsets.get(&tp).copied().unwrap_or(0);
         let tracked = [topics::ORDER_STATUS.name, topics::STOCK_LEVELS.name];
         let mut tracked = tracked.iter().flat_map(|topic| self.kafka.of_topic(topic));
-        let plan = |tp: Tp| self.sinks.clickhouse.plans.get(&tp).copied().unwrap_or((0, None));
+        let inserted = |tp: Tp| self.sinks.clickhouse.offsets.get(&tp).copied().unwrap_or(0);
         let mut reported = self.kafka.of_topic(topics::ORDER_STATUS.name);
         !tracked.any(|(tp, _)| behind(position(tp), tp))
-            && !reported.any(|(tp, _)| behind(plan(tp).0, tp))
+            && !reported.any(|(tp, _)| behind(inserted(tp), tp))
     }
+}
+
+/// Of two rows of one key the one of the higher origin stays.
+fn keep_newest(rows: &mut BTreeMap<StatusKey, StatusRow>, key: StatusKey, row: StatusRow) {
+    rows.entry(key)
+        .and_modify(|old| {
+            if old.origin < row.origin {
+                *old = row.clone();
+            }
+        })
+        .or_insert(row);
 }
 
 impl Postgres {
@@ -326,14 +322,7 @@ impl Postgres {
                 let order =
                     OrderKey { order_id: changed.order_id, accepted_at: changed.accepted_at };
                 let row = StatusRow { origin, status: changed.status.as_str() };
-                self.history
-                    .entry((order, changed.version))
-                    .and_modify(|old| {
-                        if old.origin < origin {
-                            *old = row.clone();
-                        }
-                    })
-                    .or_insert(row);
+                keep_newest(&mut self.history, (order, changed.version), row);
                 let newest = (changed.version, changed.status.as_str());
                 let current = self.current.entry(order).or_insert(newest);
                 if !guarded || current.0 < newest.0 {

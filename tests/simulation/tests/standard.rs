@@ -103,7 +103,7 @@ const REQUIRED: &[&str] = &[
     "sink killed",
     "sink paused",
     "sink: answer of the database lost",
-    "sink: block was there already",
+    "sink: block not stored",
     "database lost its newest transactions",
 ];
 const ENOUGH: u64 = 100;
