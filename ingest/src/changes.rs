@@ -7,7 +7,6 @@ use events::{CancelRequested, Merchant, OrderConfirmed, OrderId, Record, Request
 use futures::Stream;
 use serde::Serialize;
 use serde_json::Value;
-use uuid::Uuid;
 use warp::http::StatusCode;
 use warp::reply::Response;
 
@@ -15,7 +14,7 @@ use crate::app::App;
 use crate::faults::{Faults, Pointer};
 use crate::problem::{Code, Fault, Problem};
 use crate::publish::{Outgoing, Target};
-use crate::request::Request;
+use crate::request::{self, Request};
 use crate::{fingerprint, orders, routes};
 
 const MAX_REASON: usize = 255;
@@ -70,8 +69,7 @@ where
     D: Buf,
 {
     let merchant = request.merchant(&app.keys)?;
-    let missing = || Problem::plain(Code::OrderNotFound);
-    let order_id = OrderId(Uuid::try_parse(order_id).map_err(|_| missing())?);
+    let order_id = request::order_id(order_id)?;
     let key = request.idempotency_key()?;
     let body = request.json(&app.limits, &app.bodies).await?;
     let reason = reason(&body, change).map_err(Problem::faults)?;

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use compact_str::CompactString;
-use events::Merchant;
+use events::{Merchant, OrderId};
 use futures::{Stream, StreamExt as _};
 use serde_json::Value;
+use uuid::Uuid;
 use warp::http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use warp::http::{HeaderMap, Method};
 
@@ -58,6 +59,17 @@ impl<B> Request<B> {
     }
 }
 
+/// The JSON of a body.
+pub(crate) fn parse(body: &[u8]) -> Result<Value, Problem> {
+    serde_json::from_slice(body)
+        .map_err(|error| Problem::new(Code::InvalidJson, format!("not JSON: {error}")))
+}
+
+/// The order that a path names; what is no id is no order's.
+pub(crate) fn order_id(text: &str) -> Result<OrderId, Problem> {
+    Uuid::try_parse(text).map(OrderId).map_err(|_| Problem::plain(Code::OrderNotFound))
+}
+
 impl<B, D> Request<B>
 where
     B: Stream<Item = Result<D, warp::Error>>,
@@ -69,9 +81,7 @@ where
         limits: &Limits,
         budget: &BodyBudget,
     ) -> Result<Value, Problem> {
-        let body = self.bytes(limits, budget).await?;
-        serde_json::from_slice(&body)
-            .map_err(|error| Problem::new(Code::InvalidJson, format!("not JSON: {error}")))
+        parse(&self.bytes(limits, budget).await?)
     }
 
     /// Reads a JSON body as it was sent, within the limits' bytes and time.

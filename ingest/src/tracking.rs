@@ -5,13 +5,12 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use events::{Merchant, Millis, OrderId};
 use futures::Stream;
 use serde::Serialize;
-use uuid::Uuid;
 use warp::http::StatusCode;
 use warp::reply::Response;
 
 use crate::app::App;
 use crate::problem::{Code, Problem};
-use crate::request::Request;
+use crate::request::{self, Request};
 use crate::routes;
 
 #[derive(Serialize)]
@@ -33,11 +32,11 @@ where
     D: Buf,
 {
     let merchant = request.merchant(&app.keys)?;
-    let missing = || Problem::plain(Code::OrderNotFound);
-    let order_id = OrderId(Uuid::try_parse(order_id).map_err(|_| missing())?);
+    let order_id = request::order_id(order_id)?;
     match app.database.order(&merchant, order_id).await {
         Ok(Some(order)) => Ok(routes::json(StatusCode::OK, &order)),
-        Ok(None) => received(app, &merchant, order_id, None).ok_or_else(missing),
+        Ok(None) => received(app, &merchant, order_id, None)
+            .ok_or_else(|| Problem::plain(Code::OrderNotFound)),
         Err(error) => {
             tracing::warn!(%error, "order not read");
             let hint = "the store of order states does not answer; this may be out of date";

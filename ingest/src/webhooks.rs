@@ -34,7 +34,7 @@ use crate::faults::{Faults, Pointer};
 use crate::orders;
 use crate::problem::{Code, Fault, Problem};
 use crate::publish::{Outcome, Outgoing, Settled, Target};
-use crate::request::Request;
+use crate::request::{self, Request};
 use crate::routes;
 
 /// A timestamp may differ from our clock by this much, seconds: what is older is a replay.
@@ -134,8 +134,7 @@ where
     if !app.webhook_secrets.signed(&courier, &request.headers, &body, now.timestamp()) {
         return Err(unsigned());
     }
-    let body: Value = serde_json::from_slice(&body)
-        .map_err(|error| Problem::new(Code::InvalidJson, format!("not JSON: {error}")))?;
+    let body = request::parse(&body)?;
     let now = Millis(now.timestamp_millis());
     let reports = reports(&courier, &body, now).map_err(Problem::faults)?;
     let recorded = reports.len();

@@ -90,11 +90,15 @@ pub fn partitions(brokers: &str) -> Result<i32> {
 struct Specification {
     name: String,
     dead_letters: bool,
-    max_message_bytes: String,
     config: Vec<(&'static str, String)>,
 }
 
 impl Specification {
+    fn new(name: String, dead_letters: bool, mut config: Vec<(&'static str, String)>) -> Self {
+        config.push(("max.message.bytes", topics::MAX_MESSAGE_BYTES.to_string()));
+        Self { name, dead_letters, config }
+    }
+
     fn new_topic(&self, layout: Layout) -> NewTopic<'_> {
         let partitions = if self.dead_letters { 1 } else { layout.partitions };
         let copies = TopicReplication::Fixed(layout.replication.unwrap_or(BROKERS_DEFAULT));
@@ -102,7 +106,6 @@ impl Specification {
         for (key, value) in &self.config {
             topic = topic.set(key, value);
         }
-        topic = topic.set("max.message.bytes", &self.max_message_bytes);
         let safe = layout.replication.is_some_and(|copies| copies >= 3);
         if safe { topic.set("min.insync.replicas", "2") } else { topic }
     }
@@ -110,7 +113,6 @@ impl Specification {
 
 fn specifications() -> Vec<Specification> {
     let mut all = Vec::new();
-    let max_message_bytes = topics::MAX_MESSAGE_BYTES.to_string();
     for topic in topics::ALL {
         // The log decides the time of a record, not its writer.
         let mut config = vec![("message.timestamp.type", "LogAppendTime".to_string())];
@@ -121,30 +123,17 @@ fn specifications() -> Vec<Specification> {
             Retention::Forever => config.push(("retention.ms", "-1".to_string())),
             Retention::Compacted => config.push(("cleanup.policy", "compact".to_string())),
         }
-        all.push(Specification {
-            name: topic.name.to_string(),
-            dead_letters: false,
-            max_message_bytes: max_message_bytes.clone(),
-            config,
-        });
-        all.push(Specification {
-            name: topics::dead_letters(topic.name),
-            dead_letters: true,
-            max_message_bytes: max_message_bytes.clone(),
-            config: vec![("retention.ms", (30 * DAY_MS).to_string())],
-        });
+        all.push(Specification::new(topic.name.to_string(), false, config));
+        let kept = vec![("retention.ms", (30 * DAY_MS).to_string())];
+        all.push(Specification::new(topics::dead_letters(topic.name), true, kept));
     }
     for processor in topics::PROCESSORS {
-        all.push(Specification {
-            name: topics::changelog(processor),
-            dead_letters: false,
-            max_message_bytes: max_message_bytes.clone(),
-            config: vec![
-                ("cleanup.policy", "compact".to_string()),
-                ("min.compaction.lag.ms", "3600000".to_string()),
-                ("message.timestamp.type", "LogAppendTime".to_string()),
-            ],
-        });
+        let config = vec![
+            ("cleanup.policy", "compact".to_string()),
+            ("min.compaction.lag.ms", "3600000".to_string()),
+            ("message.timestamp.type", "LogAppendTime".to_string()),
+        ];
+        all.push(Specification::new(topics::changelog(processor), false, config));
     }
     all
 }

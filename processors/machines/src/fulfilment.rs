@@ -357,7 +357,7 @@ impl Machine for Fulfilment {
             Record::LinesReserved(answer) => self.lines_reserved(&answer, context, effects),
             Record::LinesRefused(answer) => self.lines_refused(answer, context, effects),
             Record::CancelRequested(request) => self.cancel(request, context, effects),
-            Record::OrderConfirmed(request) => self.confirm(&request, context, effects),
+            Record::OrderConfirmed(request) => self.confirm(request, context, effects),
             Record::ConfirmationTimedOut(over) => self.expire(&over, context, effects),
             Record::ConsignmentBooked(answer) => self.booked(answer, context, effects),
             Record::ConsignmentFailed(answer) => self.booking_failed(&answer, context, effects),

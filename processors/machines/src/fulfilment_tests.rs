@@ -17,20 +17,19 @@ struct Saga {
     partitions: Vec<i32>,
 }
 
-/// An order of two SKUs that live in different stock partitions, just placed.
-fn placed() -> Saga {
-    let backing: Rc<dyn Backing> = Rc::new(Memory::default());
+/// An order of one piece of each of these SKUs.
+pub(super) fn order(key: &str, skus: &[Sku], confirm_within_ms: i64) -> OrderPlaced {
     let merchant = Merchant::parse("shop").unwrap();
-    let skus = ["A", "B", "C", "D", "E"].map(|sku| Sku::parse(sku).unwrap());
-    let home =
-        |sku: &Sku| topics::partition_for(topics::stock_key(&merchant, sku).as_bytes(), PARTITIONS);
-    let second = skus.iter().find(|sku| home(sku) != home(&skus[0])).unwrap();
-    let line =
-        |line, sku: &Sku| OrderLine { line, sku: sku.clone(), quantity: 1, unit_price_minor: 100 };
-    let order = OrderPlaced {
-        order_id: OrderId::derive(&merchant, "k"),
-        merchant: merchant.clone(),
-        idempotency_key: "k".into(),
+    let line = |(sku, line): (&Sku, _)| OrderLine {
+        line,
+        sku: sku.clone(),
+        quantity: 1,
+        unit_price_minor: 100,
+    };
+    OrderPlaced {
+        order_id: OrderId::derive(&merchant, key),
+        merchant,
+        idempotency_key: key.into(),
         fingerprint: Fingerprint(uuid::Uuid::from_u128(1)),
         customer_id: None,
         currency: Currency::parse("GBP").unwrap(),
@@ -41,12 +40,37 @@ fn placed() -> Saga {
             postcode: "p".into(),
             country: "FR".into(),
         },
-        lines: vec![line(1, &skus[0]), line(2, second)],
+        lines: skus.iter().zip(1..).map(line).collect(),
         total_minor: 200,
         ordered_at: Millis(1),
         attributes: BTreeMap::new(),
-        confirm_within_ms: 0,
-    };
+        confirm_within_ms,
+    }
+}
+
+/// What a courier has booked.
+pub(super) fn consignment(attempt: i32) -> Consignment {
+    Consignment {
+        courier: CourierCode::parse("swift").unwrap(),
+        consignment_id: "1".into(),
+        tracking_number: "t".into(),
+        price_minor: 100,
+        currency: "GBP".into(),
+        promised_at: Millis(9),
+        attempt,
+        expected_by: Millis(0),
+    }
+}
+
+/// An order of two SKUs that live in different stock partitions, just placed.
+fn placed() -> Saga {
+    let backing: Rc<dyn Backing> = Rc::new(Memory::default());
+    let merchant = Merchant::parse("shop").unwrap();
+    let skus = ["A", "B", "C", "D", "E"].map(|sku| Sku::parse(sku).unwrap());
+    let home =
+        |sku: &Sku| topics::partition_for(topics::stock_key(&merchant, sku).as_bytes(), PARTITIONS);
+    let second = skus.iter().find(|sku| home(sku) != home(&skus[0])).unwrap();
+    let order = order("k", &[skus[0].clone(), second.clone()], 0);
     let order_id = order.order_id;
     let mut partitions = vec![home(&skus[0]), home(second)];
     partitions.sort_unstable();
@@ -101,16 +125,7 @@ impl Saga {
     }
 
     fn booked(&self) -> ConsignmentBooked {
-        let consignment = Consignment {
-            courier: events::CourierCode::parse("swift").unwrap(),
-            consignment_id: "1".into(),
-            tracking_number: "t".into(),
-            price_minor: 100,
-            currency: "GBP".into(),
-            promised_at: Millis(9),
-            attempt: 1,
-            expected_by: Millis(0),
-        };
+        let consignment = consignment(1);
         ConsignmentBooked { order_id: self.order_id, accepted_at: ACCEPTED, consignment }
     }
 }

@@ -10,7 +10,7 @@
 WITH (
     SELECT argMax(minute, orders) FROM
     (
-        SELECT toStartOfMinute(accepted_at) AS minute, count() AS orders FROM order_states FINAL
+        SELECT toStartOfMinute(accepted_at) AS minute, count() AS orders FROM v_orders
         WHERE toDate(accepted_at) BETWEEN {from:Date} AND {to:Date}
           AND ({merchant:String} = '' OR merchant = {merchant:String})
         GROUP BY minute

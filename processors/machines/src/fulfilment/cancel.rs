@@ -28,17 +28,8 @@ impl Fulfilment {
     /// Cancels the order unless it has ended. Repeats change nothing.
     pub(super) fn cancel(&mut self, request: CancelRequested, context: &Context, fx: &mut Effects) {
         let order_id = request.order_id;
-        let Some(accepted_at) = self.accepted_at(order_id) else {
-            if !planted!(EarlyCancelLost) {
-                self.remember(order_id, request.merchant, Wish::Cancel, context);
-            }
-            return;
-        };
-        let Some(mut saga) = self.saga(order_id, accepted_at) else { return };
-        if saga.facts.merchant != request.merchant {
-            fx.reject("a cancel of another merchant's order");
-            return;
-        }
+        let asked = self.asked(order_id, request.merchant, Wish::Cancel, context, fx);
+        let Some(mut saga) = asked else { return };
         match saga.stage {
             // What the courier has is not stopped any more: it can be returned.
             Stage::Cancelling | Stage::Shipped | Stage::Undeliverable => {}
@@ -59,22 +50,10 @@ impl Fulfilment {
     }
 
     /// The customer has confirmed: the order goes on, if it waits for that. Repeats change nothing.
-    pub(super) fn confirm(
-        &mut self,
-        request: &OrderConfirmed,
-        context: &Context,
-        fx: &mut Effects,
-    ) {
+    pub(super) fn confirm(&mut self, request: OrderConfirmed, context: &Context, fx: &mut Effects) {
         let order_id = request.order_id;
-        let Some(accepted_at) = self.accepted_at(order_id) else {
-            self.remember(order_id, request.merchant.clone(), Wish::Confirm, context);
-            return;
-        };
-        let Some(mut saga) = self.saga(order_id, accepted_at) else { return };
-        if saga.facts.merchant != request.merchant {
-            fx.reject("a confirmation of another merchant's order");
-            return;
-        }
+        let asked = self.asked(order_id, request.merchant, Wish::Confirm, context, fx);
+        let Some(mut saga) = asked else { return };
         match saga.stage {
             Stage::Awaiting { .. } => self.proceed(order_id, saga, context, fx),
             Stage::Reserving { .. } | Stage::Retrying { .. } => {
@@ -83,6 +62,31 @@ impl Fulfilment {
             }
             _ => {}
         }
+    }
+
+    /// The saga that a request is about. `None` if nothing is to be done now: the order was not read yet
+    /// (the request is remembered), has ended, or is another merchant's.
+    fn asked(
+        &mut self,
+        order_id: OrderId,
+        merchant: Merchant,
+        wish: Wish,
+        context: &Context,
+        fx: &mut Effects,
+    ) -> Option<Saga> {
+        let Some(accepted_at) = self.accepted_at(order_id) else {
+            if wish == Wish::Confirm || !planted!(EarlyCancelLost) {
+                self.remember(order_id, merchant, wish, context);
+            }
+            return None;
+        };
+        let saga = self.saga(order_id, accepted_at)?;
+        if saga.facts.merchant != merchant {
+            let what = if wish == Wish::Cancel { "cancel" } else { "confirmation" };
+            fx.reject(format!("a {what} of another merchant's order"));
+            return None;
+        }
+        Some(saga)
     }
 
     /// `None` for an order that was not read yet.

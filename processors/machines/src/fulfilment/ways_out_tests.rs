@@ -3,13 +3,13 @@
 
 use std::collections::VecDeque;
 
+use super::tests::{consignment, order};
 use super::*;
 use crate::machine::Effect;
 use crate::stock::Stock;
 use crate::table::memory::Memory;
 use events::{
-    CancelRequested, Fingerprint, LinesRefused, OrderConfirmed, OrderLine, ReceiptId, RequestId,
-    Sku, StockReceived,
+    CancelRequested, LinesRefused, OrderConfirmed, ReceiptId, RequestId, Sku, StockReceived,
 };
 
 const PARTITIONS: i32 = 2;
@@ -66,27 +66,7 @@ impl Shop {
     }
 
     fn place(&mut self, name: &str, confirm_within_ms: i64) {
-        let line = |(sku, line)| OrderLine { line, sku, quantity: 1, unit_price_minor: 100 };
-        let order = OrderPlaced {
-            order_id: id(name),
-            merchant: merchant(),
-            idempotency_key: name.into(),
-            fingerprint: Fingerprint(uuid::Uuid::from_u128(1)),
-            customer_id: None,
-            currency: Currency::parse("GBP").unwrap(),
-            destination: Destination {
-                name: "n".into(),
-                street: "s".into(),
-                city: "c".into(),
-                postcode: "p".into(),
-                country: "FR".into(),
-            },
-            lines: skus().into_iter().zip(1..).map(line).collect(),
-            total_minor: 200,
-            ordered_at: Millis(1),
-            attributes: BTreeMap::new(),
-            confirm_within_ms,
-        };
+        let order = order(name, &skus(), confirm_within_ms);
         self.hand_over(topics::ORDERS.name, 0, order.into());
     }
 
@@ -110,16 +90,7 @@ impl Shop {
     }
 
     fn booked(&mut self, name: &str) {
-        let consignment = Consignment {
-            courier: CourierCode::parse("swift").unwrap(),
-            consignment_id: "1".into(),
-            tracking_number: "t".into(),
-            price_minor: 100,
-            currency: "GBP".into(),
-            promised_at: Millis(9),
-            attempt: 3,
-            expected_by: Millis(0),
-        };
+        let consignment = consignment(3);
         let accepted_at = self.saga.orders.get(&id(name)).unwrap().accepted_at;
         let booked = ConsignmentBooked { order_id: id(name), accepted_at, consignment };
         self.hand_over(topics::ORDER_OUTCOMES.name, 0, booked.into());
