@@ -106,7 +106,7 @@ async fn kill(system: &System, service: Service) -> Result<usize> {
 
 /// The invoices, [`COPIES`] times, each copy under invoice numbers of its own.
 fn copies(folder: &Path) -> Result<PathBuf> {
-    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/online-retail-2010-12.csv.gz");
+    let shipped = "data/online-retail-2010-12.csv.gz";
     let mut text = String::new();
     flate2::read::GzDecoder::new(std::fs::File::open(shipped)?).read_to_string(&mut text)?;
     let path = folder.join("copies.csv");

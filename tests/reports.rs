@@ -23,8 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// One stack at a time: the machine is small.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
-fn folder() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
+/// This package's folder: cargo runs tests there.
+fn folder() -> Result<PathBuf> {
+    Ok(std::path::absolute(".")?)
 }
 
 /// A program with what it needs to know of the stack in its environment.
@@ -41,7 +42,7 @@ async fn run(stack: &Stack, program: &Path, arguments: &[&str]) -> Result<Output
 }
 
 async fn checked(stack: &Stack, what: &str, orders: &Path) -> Result<()> {
-    let script = folder().join("reports/check.py");
+    let script = folder()?.join("reports/check.py");
     let tillroll = local::services::binary("tillroll")?;
     let paths = [&script, orders, &tillroll].map(|path| path.to_str().expect("a plain path"));
     let arguments = [paths[0], what, "--orders", paths[1], "--tillroll", paths[2]];
@@ -56,7 +57,7 @@ async fn checked(stack: &Stack, what: &str, orders: &Path) -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn real_invoices_are_reported_to_the_cent_and_again_after_a_backfill() -> Result<()> {
     let _turn = ONE_AT_A_TIME.lock().await;
-    let file = folder().join("data/online-retail-2010-12.csv.gz");
+    let file = folder()?.join("data/online-retail-2010-12.csv.gz");
     let orders = Orders { file: file.clone(), sample: None };
     let survey = orders.survey()?;
     let system = System::start(Stack::builder(), INSTANCES).await?;
@@ -64,7 +65,7 @@ async fn real_invoices_are_reported_to_the_cent_and_again_after_a_backfill() -> 
     let shop = Shop::new(stack.ingest_urls(), &system.key)?;
     // Enough of everything but of what is never received, so that the file alone decides which
     // orders are served.
-    let script = folder().join("reports/check.py");
+    let script = folder()?.join("reports/check.py");
     let arguments = [script.to_str().unwrap(), "never", "--orders", file.to_str().unwrap()];
     let never = run(stack, Path::new("python3"), &arguments).await?;
     let never = String::from_utf8(never.stdout)?;
@@ -116,7 +117,7 @@ async fn made_up_orders_with_every_end_are_reported_as_they_were() -> Result<()>
 /// Writes the page of all reports, opens it in Chromium without a network, and looks at it; the picture stays
 /// in `target/reports.png`.
 async fn page(stack: &Stack) -> Result<()> {
-    let target = folder().with_file_name("target");
+    let target = folder()?.with_file_name("target");
     std::fs::create_dir_all(&target)?;
     let file = target.join("reports.html");
     let tillroll = local::services::binary("tillroll")?;

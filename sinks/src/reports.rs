@@ -3,7 +3,7 @@
 //! ClickHouse has no transaction with Kafka. So rows are inserted first and the offset is committed
 //! after that, and whatever is unsure is inserted again: of the rows of one key a table keeps the one
 //! of the highest precedence, however often it came (the views read with FINAL, until it is merged),
-//! and what is folded from them is folded by functions that repetition does not change.
+//! and [`rows`] folds orders by functions that repetition does not change.
 //!
 //! Deduplication of blocks by token is not used: ClickHouse 26.7 notes the token before it stores the
 //! block, so a server killed in between has lost the block and refuses it from then on.

@@ -115,7 +115,8 @@ mod tests {
         // Each sample has two lines; November's rows come before December's.
         let lines = [("order_lines", 4), ("order_lines", 2)];
         let events = [("order_events", 2), ("order_events", 1)];
-        assert_eq!(shape, [lines, events].concat());
+        let states = [("order_states", 2), ("order_states", 1)];
+        assert_eq!(shape, [lines, events, states].concat());
         assert_eq!(blocks[0].rows[2].record, 2);
         assert_eq!(blocks[2].rows[1].record, 2);
     }

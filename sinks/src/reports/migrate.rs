@@ -16,7 +16,7 @@ const TIMEOUT: Duration = Duration::from_mins(10);
 const MIGRATIONS: &[(u32, &str, &str)] = &[
     (1, "order_events", include_str!("migrations/V1__order_events.sql")),
     (2, "order_lines_and_states", include_str!("migrations/V2__order_lines_and_states.sql")),
-    (3, "no_deduplication_by_token", include_str!("migrations/V3__no_deduplication_by_token.sql")),
+    (3, "repeated_blocks", include_str!("migrations/V3__repeated_blocks.sql")),
 ];
 
 /// What analysts read: made anew at every start, after the migrations.

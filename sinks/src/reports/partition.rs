@@ -1,5 +1,7 @@
 //! A partition assigned to reports: insert, commit the offset, next batch.
 
+use std::collections::BTreeSet;
+
 use clickhouse::Client;
 use wire::telemetry::SINK_ROWS;
 
@@ -21,6 +23,8 @@ pub(crate) struct ReportsPartition {
     start: i64,
     /// Blocks of the batch at hand that are in.
     inserted: usize,
+    /// Records of the batch that a table refused: no later table takes them.
+    put_aside: BTreeSet<usize>,
 }
 
 impl ReportsPartition {
@@ -32,12 +36,14 @@ impl ReportsPartition {
     ) -> Result<Self, Failure> {
         let committed = log.committed(place).await?;
         let start = log::start(place, committed, log.bounds(place).await?)?;
-        Ok(Self { client, place, log, dead_letters, start, inserted: 0 })
+        let (inserted, put_aside) = (0, BTreeSet::new());
+        Ok(Self { client, place, log, dead_letters, start, inserted, put_aside })
     }
 
     /// Inserts a block; where rows are at fault, halves it until they are found and put aside.
-    async fn insert(&self, block: &Block, batch: &[Received]) -> Result<usize, Failure> {
-        let mut todo: Vec<&[RowAt]> = vec![&block.rows];
+    async fn insert(&mut self, block: &Block, batch: &[Received]) -> Result<usize, Failure> {
+        let wanted = block.rows.split(|row| self.put_aside.contains(&row.record));
+        let mut todo: Vec<&[RowAt]> = wanted.filter(|rows| !rows.is_empty()).collect();
         let mut count = 0;
         while let Some(rows) = todo.pop() {
             match insert::rows(&self.client, block.table, block.bytes(rows)).await {
@@ -46,6 +52,7 @@ impl ReportsPartition {
                     [one] => {
                         let raw = &batch[one.record].raw;
                         self.dead_letters.put(raw, "insert", &failure.reason).await?;
+                        self.put_aside.insert(one.record);
                     }
                     _ => {
                         let (first, second) = rows.split_at(rows.len() / 2);
@@ -75,6 +82,7 @@ impl Partition for ReportsPartition {
         }
         self.log.commit(self.place, last.offset() + 1).await?;
         self.inserted = 0;
+        self.put_aside.clear();
         Ok(())
     }
 }

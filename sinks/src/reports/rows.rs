@@ -6,6 +6,7 @@
 
 mod order_events;
 mod order_lines;
+mod order_states;
 
 use events::{Millis, Record};
 use uuid::Uuid;
@@ -22,8 +23,9 @@ pub(super) struct Table {
     pub(super) columns: &'static str,
 }
 
-/// Every table, in the order in which a plan fills them: an order that is seen has its lines.
-pub(super) static TABLES: [&Table; 2] = [&order_lines::TABLE, &order_events::TABLE];
+/// Every table, in the order in which a batch fills them: an order that is seen has its lines and events.
+pub(super) static TABLES: [&Table; 3] =
+    [&order_lines::TABLE, &order_events::TABLE, &order_states::TABLE];
 
 /// Where an event stands in the log, and the batch that wrote it.
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +57,7 @@ pub(super) fn encode(record: &Record, source: &Source, rows: &mut impl Rows) {
     if let Record::OrderStatusChanged(event) = record {
         order_lines::encode(event, source, rows);
         order_events::encode(event, source, rows);
+        order_states::encode(event, source, rows);
     }
 }
 
@@ -129,8 +132,8 @@ mod tests {
     #[test]
     fn an_order_s_lines_come_with_its_first_version_and_before_it() {
         let tables = |version| found(version).iter().map(|(table, _)| *table).collect::<Vec<_>>();
-        assert_eq!(tables(1), ["order_lines", "order_lines", "order_events"]);
-        assert_eq!(tables(2), ["order_events"]);
+        assert_eq!(tables(1), ["order_lines", "order_lines", "order_events", "order_states"]);
+        assert_eq!(tables(2), ["order_events", "order_states"]);
         assert_ne!(found(1)[0], found(1)[1], "the same SKU twice is two lines");
     }
 

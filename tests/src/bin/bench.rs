@@ -217,7 +217,7 @@ fn publish(results: &Results) -> Result<()> {
     for (name, value) in results {
         writeln!(out, "{name:<48} {value:>12.2}")?;
     }
-    let target = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target");
+    let target = Path::new("target");
     std::fs::create_dir_all(&target)?;
     let file = target.join("bench.json");
     std::fs::write(&file, serde_json::to_vec_pretty(results)?)

@@ -81,7 +81,7 @@ async fn run(arguments: &Arguments) -> Result<bool> {
         receipts.iter().map(|(sku, pieces)| json!({ "sku": sku, "quantity": pieces })).collect();
     let answer = shop.post(0, "/v1/stock/receipts", "opening", &json!({ "lines": lines })).await?;
     ensure!(answer.status == 202, "the opening stock was refused: {}", answer.body);
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target");
+    let folder = Path::new("target");
     std::fs::create_dir_all(&folder)?;
     let file = folder.join("chaos-ledger.jsonl");
     let outcome = storm(arguments, &system, &file).await;

@@ -102,8 +102,7 @@ async fn run(arguments: &Arguments) -> Result<bool> {
         system.stack.shutdown().await?;
         return Ok(true);
     }
-    let shipped =
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("data/online-retail-2010-12.csv.gz");
+    let shipped = || PathBuf::from("tests/data/online-retail-2010-12.csv.gz");
     let orders =
         Orders { file: arguments.orders.clone().unwrap_or_else(shipped), sample: arguments.sample };
     let output = output_folder()?;
@@ -131,9 +130,9 @@ async fn start() -> Result<System> {
     Ok(system)
 }
 
-/// `target` of the repository, wherever cargo builds.
+/// `target` of the repository, in whose folder `make` runs this.
 fn output_folder() -> Result<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target");
+    let folder = PathBuf::from("target");
     std::fs::create_dir_all(&folder)
         .with_context(|| format!("cannot create {}", folder.display()))?;
     Ok(folder)

@@ -1,6 +1,6 @@
 //! The released versions of every schema: `avro/schemas/released/<Record>/<n>.avsc`, n from 1.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use events::RecordType;
 
@@ -21,5 +21,5 @@ pub(crate) fn versions(record_type: RecordType) -> Vec<String> {
 
 /// `avro/schemas/released`.
 pub(crate) fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../schemas/released")
+    PathBuf::from("../schemas/released")
 }

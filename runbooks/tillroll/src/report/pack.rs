@@ -142,8 +142,7 @@ mod tests {
 
     #[test]
     fn every_file_of_the_folder_is_in_the_list() {
-        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("reports");
-        let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().file_name());
+        let files = std::fs::read_dir("reports").unwrap().map(|file| file.unwrap().file_name());
         for file in files {
             let file = file.into_string().unwrap();
             let name = file.strip_suffix(".sql").expect("only SQL files");
