@@ -6,8 +6,8 @@
     CLICKHOUSE_URL=… bench.py --storm 60                eight analysts looping the three heaviest reports
     CLICKHOUSE_URL=… bench.py --freshness               of what was stored in the last five minutes
 
-Events are made by ClickHouse, fetched, and inserted as the sink does it: RowBinary, blocks of 20,000 rows, one
-token each. Prints a table and writes target/reports.json.
+Events are made by ClickHouse, fetched, and inserted as the sink does it: RowBinary, blocks of 20,000 rows;
+orders are folded from them by SQL in the end. Prints a table and writes target/reports.json.
 """
 
 import argparse
@@ -21,6 +21,8 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from pathlib import Path
+
+from orders import FOLD
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PACK = ROOT / "runbooks/tillroll/reports"
@@ -77,13 +79,14 @@ def store(orders):
         count = min(step, orders - first)
         for table, columns, make in (("order_lines", LINES, MAKE_LINES), ("order_events", EVENTS, MAKE_EVENTS)):
             data = ask(make.format(orders=orders, first=first, count=count))
-            token = {"insert_deduplication_token": f"bench:{orders}:{first}", "async_insert": "0", "max_partitions_per_insert_block": "0"}
+            settings = {"async_insert": "0", "max_partitions_per_insert_block": "0"}
             began = time.monotonic()
-            ask(f"INSERT INTO {table} ({columns}) FORMAT RowBinary", data, **token)
+            ask(f"INSERT INTO {table} ({columns}) FORMAT RowBinary", data, **settings)
             took[table] += time.monotonic() - began
         if first // step % 50 == 0:
             print(f"\r{100 * first // orders} % stored", end="", flush=True)
     print("\r" + " " * 20, end="\r")
+    ask(FOLD)
     for table in rows:
         rows[table] = int(ask(f"SELECT count() FROM {table}"))
     return took, rows

@@ -8,12 +8,16 @@ import re
 import uuid
 from datetime import datetime
 from decimal import Decimal
+from pathlib import Path
 
 from model import STEPS, Order, stamp
 
 NAMESPACE = uuid.UUID("6d1f9c53-0b6f-5c5e-9a51-9f4a3f0e7d21")
 LEGAL_SKU = re.compile(r"(?! )[A-Za-z0-9_. -]{1,64}(?<! )")
 DAY_MS = 86_400_000
+MIGRATION = Path(__file__).resolve().parents[2] / "sinks/src/reports/migrations/V2__order_lines_and_states.sql"
+# Fills order_states from order_events, in SQL: what the sink does row by row.
+FOLD = re.search(r"^INSERT INTO order_states .*?(?=;$)", MIGRATION.read_text(), re.DOTALL | re.MULTILINE)[0]
 
 
 def order_id(merchant, key):
