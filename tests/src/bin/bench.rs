@@ -218,7 +218,7 @@ fn publish(results: &Results) -> Result<()> {
         writeln!(out, "{name:<48} {value:>12.2}")?;
     }
     let target = Path::new("target");
-    std::fs::create_dir_all(&target)?;
+    std::fs::create_dir_all(target)?;
     let file = target.join("bench.json");
     std::fs::write(&file, serde_json::to_vec_pretty(results)?)
         .with_context(|| format!("cannot write {}", file.display()))

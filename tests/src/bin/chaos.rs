@@ -82,7 +82,7 @@ async fn run(arguments: &Arguments) -> Result<bool> {
     let answer = shop.post(0, "/v1/stock/receipts", "opening", &json!({ "lines": lines })).await?;
     ensure!(answer.status == 202, "the opening stock was refused: {}", answer.body);
     let folder = Path::new("target");
-    std::fs::create_dir_all(&folder)?;
+    std::fs::create_dir_all(folder)?;
     let file = folder.join("chaos-ledger.jsonl");
     let outcome = storm(arguments, &system, &file).await;
     let outcome = match outcome {
@@ -93,7 +93,7 @@ async fn run(arguments: &Arguments) -> Result<bool> {
         Err(error) => Err(error),
     };
     let good = match &outcome {
-        Ok((struck, findings)) => report(arguments, struck, findings, &folder)?,
+        Ok((struck, findings)) => report(arguments, struck, findings, folder)?,
         Err(_) => false,
     };
     if !good {
