@@ -139,7 +139,7 @@ impl<P: Platform> Committer<P> {
         }
         let group = inboxes.group()?;
         if !planted!(OffsetsNotSent) {
-            self.producer.send_offsets(&offsets, &group).context("offsets")?;
+            self.producer.send_offsets(&offsets, group).context("offsets")?;
         }
         let outcome = self.producer.commit().context("commit");
         if !planted!(UnknownOutcomeTakenAsCommitted) {
