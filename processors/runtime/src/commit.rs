@@ -88,7 +88,7 @@ impl TransactionalProducer {
 }
 
 impl stream::Producer for TransactionalProducer {
-    type Group = ConsumerGroupMetadata;
+    type Group = Arc<ConsumerGroupMetadata>;
 
     fn begin(&mut self) -> Result<()> {
         Ok(self.producer.begin_transaction()?)
@@ -143,11 +143,7 @@ impl stream::Producer for TransactionalProducer {
         std::mem::take(&mut *footers.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn send_offsets(
-        &mut self,
-        offsets: &[(&str, i32, i64)],
-        group: ConsumerGroupMetadata,
-    ) -> Result<()> {
+    fn send_offsets(&mut self, offsets: &[(&str, i32, i64)], group: Self::Group) -> Result<()> {
         let mut list = TopicPartitionList::with_capacity(offsets.len());
         for (topic, partition, offset) in offsets {
             list.add_partition_offset(topic, *partition, Offset::Offset(*offset))?;

@@ -247,7 +247,9 @@ pub trait Inboxes {
     /// When the client refuses.
     fn unassign(&self, tasks: impl Iterator<Item = TaskId>) -> Result<()>;
 
-    /// What a transaction needs to commit offsets as this member.
+    /// What a transaction needs to commit offsets as this member: of the generation that the changes belong
+    /// to which [`Self::rebalances`] has returned last. A client joins the next one in the background;
+    /// under that, a thread could commit what it has been deprived of and has not heard of yet.
     ///
     /// # Errors
     /// When the group was never joined.
