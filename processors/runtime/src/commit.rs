@@ -18,21 +18,22 @@ use rdkafka::message::{Header, Message, OwnedHeaders};
 use rdkafka::producer::{
     BaseProducer, BaseRecord, DeliveryResult, NoCustomPartitioner, Producer, ProducerContext,
 };
-use rdkafka::util::Timeout;
 use rdkafka::{Offset, TopicPartitionList};
 use stream::{Outgoing, OutgoingHeader};
-use wire::client::TRANSACTION_TIMEOUT_MS;
 use wire::dead_letter::{Letter, Rejection};
 
 use crate::inbox::Member;
 
 /// Bound on making a producer ready; librdkafka retries inside it. After that a new client, which knows
 /// nothing of the cluster's past, finds the coordinator sooner than the old one.
-const INIT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Bound on sending offsets: by then the broker has ended the transaction.
-const OFFSETS_TIMEOUT: Duration = Duration::from_millis(TRANSACTION_TIMEOUT_MS as u64);
+const INIT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bounds on sending offsets and on committing, some fifty times what they take: for whatever takes longer a
+/// coordinator has gone, which a new client notices sooner too, and meanwhile the thread would serve
+/// neither its tasks nor the group.
+const OFFSETS_TIMEOUT: Duration = Duration::from_secs(3);
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// After its bound librdkafka has this long to say so.
-const OFFSETS_GRACE: Duration = Duration::from_secs(2);
+const OFFSETS_GRACE: Duration = Duration::from_secs(1);
 
 /// Delivery opaque of every record but footers; a footer's is its index.
 const NOT_A_FOOTER: usize = usize::MAX;
@@ -165,8 +166,7 @@ impl stream::Producer for TransactionalProducer {
     }
 
     fn commit(&mut self) -> Result<()> {
-        // "Never" means what is left of the transaction's time-out.
-        Ok(self.producer.commit_transaction(Timeout::Never)?)
+        Ok(self.producer.commit_transaction(COMMIT_TIMEOUT)?)
     }
 }
 

@@ -171,7 +171,7 @@ pub trait Producer: Sized {
     /// When the member is no longer of the group's present generation, or Kafka does not answer.
     fn send_offsets(&mut self, offsets: &[(&str, i32, i64)], group: Self::Group) -> Result<()>;
 
-    /// Commits. Waits as long as it takes.
+    /// Commits. Waits some seconds.
     ///
     /// # Errors
     /// Any: the outcome may be unknown.

@@ -52,7 +52,7 @@ struct Arguments {
     #[arg(long, env = "MINUTES", default_value_t = 3)]
     minutes: u64,
     /// Orders per second
-    #[arg(long, env = "RATE", default_value_t = 100)]
+    #[arg(long, env = "RATE", default_value_t = 50)]
     rate: u32,
     /// Decides the faults and the orders
     #[arg(long, env = "SEED", default_value_t = 1)]
