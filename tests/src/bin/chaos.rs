@@ -27,7 +27,7 @@ const EXAMPLES: &str = "\
 Examples:
   tillroll-chaos                        three minutes of faults
   tillroll-chaos --minutes 60           an hour; about 200 faults
-  tillroll-chaos --seed 7 --rate 50     other faults, 50 orders a second
+  tillroll-chaos --seed 7 --rate 100    other faults, 100 orders a second
 
 Exit codes:
   0  nothing lost, nothing twice, at most 1 % unknown; of 100 faults or more, 99 in 100 recovered
