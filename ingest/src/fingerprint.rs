@@ -4,7 +4,10 @@
 use std::collections::BTreeMap;
 
 use compact_str::CompactString;
-use events::{Currency, Destination, Fingerprint, Millis, OrderLine, Sku, WarehouseCode};
+use events::{
+    Currency, Destination, Fingerprint, Millis, OrderLine, PaymentMethod, ProviderCode, Sku,
+    WarehouseCode,
+};
 use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -20,6 +23,9 @@ struct Order<'a> {
     #[serde(serialize_with = "order_lines")]
     lines: &'a [OrderLine],
     ordered_at: Millis,
+    // Absent as in bodies of before there were payments.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payment_methods: Option<Vec<Method<'a>>>,
 }
 
 #[derive(Serialize)]
@@ -39,6 +45,13 @@ struct Line<'a> {
 }
 
 #[derive(Serialize)]
+struct Method<'a> {
+    amount_minor: i64,
+    provider: &'a ProviderCode,
+    token: &'a str,
+}
+
+#[derive(Serialize)]
 struct Receipt<'a> {
     pieces: &'a BTreeMap<Sku, i32>,
     warehouse: &'a WarehouseCode,
@@ -52,6 +65,11 @@ fn order_lines<S: Serializer>(lines: &&[OrderLine], serializer: S) -> Result<S::
     }))
 }
 
+fn method(method: &PaymentMethod) -> Method<'_> {
+    let PaymentMethod { provider, token, amount_minor } = method;
+    Method { amount_minor: *amount_minor, provider, token }
+}
+
 pub(crate) fn order(
     customer_id: Option<&str>,
     currency: &Currency,
@@ -59,6 +77,7 @@ pub(crate) fn order(
     lines: &[OrderLine],
     ordered_at: Millis,
     attributes: &BTreeMap<CompactString, CompactString>,
+    payment_methods: Option<&[PaymentMethod]>,
 ) -> Fingerprint {
     let address = Address {
         city: &destination.city,
@@ -67,7 +86,15 @@ pub(crate) fn order(
         postcode: &destination.postcode,
         street: &destination.street,
     };
-    digest(&Order { attributes, currency, customer_id, destination: address, lines, ordered_at })
+    digest(&Order {
+        attributes,
+        currency,
+        customer_id,
+        destination: address,
+        lines,
+        ordered_at,
+        payment_methods: payment_methods.map(|methods| methods.iter().map(method).collect()),
+    })
 }
 
 pub(crate) fn receipt(warehouse: &WarehouseCode, pieces: &BTreeMap<Sku, i32>) -> Fingerprint {

@@ -13,6 +13,7 @@ mod faults;
 mod fingerprint;
 pub mod keys;
 mod orders;
+mod payment_methods;
 pub mod problem;
 pub mod publish;
 pub mod recent;

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use chrono::DateTime;
 use compact_str::CompactString;
 use events::{
-    Currency, Destination, Fingerprint, Merchant, Millis, OrderId, OrderLine, OrderPlaced, Sku,
-    WarehouseCode,
+    Currency, Destination, Fingerprint, Merchant, Millis, OrderId, OrderLine, OrderPlaced,
+    PaymentMethod, Sku, WarehouseCode,
 };
 use serde_json::{Map, Value};
 
 use crate::faults::{Faults, Pointer};
 use crate::fingerprint;
+use crate::payment_methods;
 use crate::problem::Fault;
 
 /// More lines than this are refused, in orders and in receipts.
@@ -34,6 +35,7 @@ pub struct Order {
     total_minor: i64,
     ordered_at: Millis,
     attributes: BTreeMap<CompactString, CompactString>,
+    payment_methods: Option<Vec<PaymentMethod>>,
 }
 
 impl Order {
@@ -46,6 +48,7 @@ impl Order {
             &self.lines,
             self.ordered_at,
             &self.attributes,
+            self.payment_methods.as_deref(),
         )
     }
 
@@ -69,6 +72,7 @@ impl Order {
             total_minor: self.total_minor,
             ordered_at: self.ordered_at,
             attributes: self.attributes,
+            payment_methods: self.payment_methods,
         }
     }
 }
@@ -96,7 +100,15 @@ impl Receipt {
 pub fn order(body: &Value) -> Result<Order, Vec<Fault>> {
     let mut faults = Faults::default();
     let at = Pointer::root();
-    let known = ["customer_id", "currency", "destination", "lines", "ordered_at", "attributes"];
+    let known = [
+        "customer_id",
+        "currency",
+        "destination",
+        "lines",
+        "ordered_at",
+        "attributes",
+        "payment_methods",
+    ];
     let Some(object) = faults.object(&at, body, &known) else { return Err(faults.list) };
     let customer_id = match object.get("customer_id") {
         None | Some(Value::Null) => None,
@@ -110,6 +122,9 @@ pub fn order(body: &Value) -> Result<Order, Vec<Fault>> {
     let total_minor = lines.as_ref().and_then(|lines| total(&mut faults, &at, lines));
     let ordered_at = moment(&mut faults, &at.child("ordered_at"), object.get("ordered_at"));
     let attributes = attributes(&mut faults, &at.child("attributes"), object.get("attributes"));
+    let methods = object.get("payment_methods");
+    let payment_methods =
+        payment_methods::read(&mut faults, &at.child("payment_methods"), methods, total_minor);
     match (currency, destination, lines, total_minor, ordered_at) {
         (Some(currency), Some(destination), Some(lines), Some(total_minor), Some(ordered_at))
             if faults.list.is_empty() =>
@@ -122,6 +137,7 @@ pub fn order(body: &Value) -> Result<Order, Vec<Fault>> {
                 total_minor,
                 ordered_at,
                 attributes,
+                payment_methods,
             })
         }
         _ => Err(faults.list),

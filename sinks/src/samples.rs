@@ -35,6 +35,7 @@ pub(crate) fn status(key: &str, version: i32) -> OrderStatusChanged {
         total_minor: 3060,
         ordered_at: Millis(1_291_191_960_000),
         attributes: [("gift".into(), "yes".into())].into(),
+        payment_methods: None,
     };
     let consignment = Consignment {
         courier: CourierCode::parse("swift").expect("legal"),
@@ -62,6 +63,7 @@ pub(crate) fn status(key: &str, version: i32) -> OrderStatusChanged {
         order: (version == 1).then_some(body),
         consignment: (version == 3).then_some(consignment),
         refusals: Vec::new(),
+        payments: vec![],
     }
 }
 

@@ -23,6 +23,11 @@ fn order() -> OrderPlaced {
         total_minor: 1530,
         ordered_at: Millis(1_291_191_960_000),
         attributes: [("gift".into(), "yes".into())].into(),
+        payment_methods: Some(vec![PaymentMethod {
+            provider: ProviderCode::parse("stripe").unwrap(),
+            token: "pm_1".into(),
+            amount_minor: 1530,
+        }]),
     }
 }
 
@@ -68,6 +73,7 @@ fn samples() -> Vec<Record> {
     let lane = Lane::new(&warehouse, "GB");
     let courier = CourierCode::parse("swift").unwrap();
     let gbp = Currency::parse("GBP").unwrap();
+    let provider = ProviderCode::parse("stripe").unwrap();
     vec![
         placed.clone().into(),
         OrderRepeated {
@@ -161,6 +167,14 @@ fn samples() -> Vec<Record> {
             order: Some(placed),
             consignment: Some(consignment()),
             refusals: vec![refusal()],
+            payments: vec![PaymentFact {
+                method: 1,
+                provider: provider.clone(),
+                reference: "pi_1".into(),
+                state: PaymentState::Captured,
+                amount_minor: 1530,
+                currency: Currency::parse("GBP").unwrap(),
+            }],
         }
         .into(),
         StockLevelChanged {
@@ -172,6 +186,36 @@ fn samples() -> Vec<Record> {
             reserved: 2,
             allocated: 1,
             changed_at: Millis(5),
+        }
+        .into(),
+        PaymentAnswered {
+            order_id,
+            accepted_at,
+            method: 1,
+            generation: 1,
+            attempt: 1,
+            provider: provider.clone(),
+            step: PaymentStep::Authorize,
+            outcome: PaymentOutcome::Declined,
+            state: PaymentState::Declined,
+            reference: "pi_1".into(),
+            amount_minor: 1530,
+            reason: "card_declined".into(),
+            latency_ms: 80,
+        }
+        .into(),
+        PaymentNotified {
+            order_id,
+            accepted_at,
+            method: 1,
+            generation: 1,
+            provider,
+            event_id: "evt_1".into(),
+            state: PaymentState::Authorized,
+            reference: "pi_1".into(),
+            amount_minor: 1530,
+            reason: "".into(),
+            occurred_at: Millis(6),
         }
         .into(),
     ]

@@ -1,6 +1,7 @@
 //! The vocabulary of Tillroll: ids, money, every record type and its bytes, every topic.
 //!
-//! Read `ids`, then one file per topic family (`order`, `stock`, `courier`, `status`), then `record`
+//! Read `ids`, then one file per topic family (`order`, `stock`, `courier`, `payment`,
+//! `status`), then `record`
 //! (the closed set of record types), `codec` (bytes ⇄ records) and `topics` (who writes what where).
 //! This crate does no IO: schema ids are handed in, nothing is fetched.
 
@@ -10,6 +11,7 @@ pub mod ids;
 pub mod money;
 pub mod order;
 pub mod origin;
+pub mod payment;
 pub mod record;
 pub mod status;
 pub mod stock;
@@ -22,11 +24,16 @@ pub use courier::{
     CourierAnswered, CourierCall, CourierListed,
 };
 pub use ids::{
-    CourierCode, Fingerprint, Lane, Merchant, OrderId, OrderKey, ReceiptId, Sku, WarehouseCode,
+    CourierCode, Fingerprint, Lane, Merchant, OrderId, OrderKey, ProviderCode, ReceiptId, Sku,
+    WarehouseCode,
 };
 pub use money::Currency;
 pub use order::{Destination, OrderLine, OrderPlaced, OrderRepeated, RepeatKind};
 pub use origin::{ORIGIN_HEADER, Origin};
+pub use payment::{
+    PaymentAnswered, PaymentFact, PaymentMethod, PaymentNotified, PaymentOutcome, PaymentState,
+    PaymentStep,
+};
 pub use record::{Record, RecordType};
 pub use status::{OrderStatus, OrderStatusChanged};
 pub use stock::{

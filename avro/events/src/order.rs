@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
-use crate::{Currency, Fingerprint, Merchant, Millis, OrderId, Sku};
+use crate::{Currency, Fingerprint, Merchant, Millis, OrderId, PaymentMethod, Sku};
 
 /// A merchant's order as ingest accepted it; one record per click, the first one counts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +32,9 @@ pub struct OrderPlaced {
     pub ordered_at: Millis,
     /// Free-form, kept as given.
     pub attributes: BTreeMap<CompactString, CompactString>,
+    /// What it is paid with, all of it or nothing; `None` when payment is not Tillroll's business.
+    #[serde(default)]
+    pub payment_methods: Option<Vec<PaymentMethod>>,
 }
 
 /// One line of an order; the same SKU may stand in several.

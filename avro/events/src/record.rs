@@ -3,7 +3,7 @@
 use crate::{
     AllocateLines, BookConsignment, ConsignmentBooked, ConsignmentFailed, CourierAnswered,
     CourierListed, LinesRefused, LinesReserved, OrderPlaced, OrderRepeated, OrderStatusChanged,
-    ReleaseLines, ReserveLines, StockLevelChanged, StockReceived,
+    PaymentAnswered, PaymentNotified, ReleaseLines, ReserveLines, StockLevelChanged, StockReceived,
 };
 
 macro_rules! records {
@@ -97,6 +97,8 @@ records!(
     ConsignmentFailed,
     OrderStatusChanged,
     StockLevelChanged,
+    PaymentAnswered,
+    PaymentNotified,
 );
 
 impl RecordType {

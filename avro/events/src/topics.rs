@@ -42,6 +42,8 @@ pub const ORDER_OUTCOMES: Topic = Topic {
         RecordType::LinesRefused,
         RecordType::ConsignmentBooked,
         RecordType::ConsignmentFailed,
+        RecordType::PaymentAnswered,
+        RecordType::PaymentNotified,
     ],
     retention: Retention::Days(7),
 };

@@ -69,6 +69,12 @@ metric!(COURIER_CALLS: IntCounterVec = register_int_counter_vec(
 metric!(COURIER_CALL_SECONDS: HistogramVec = register_histogram_vec(
     "tillroll_courier_call_duration_seconds", "From call to answer.", &["courier"],
     LATENCY_BUCKETS.to_vec()));
+metric!(PAYMENT_CALLS: IntCounterVec = register_int_counter_vec(
+    "tillroll_payment_calls_total", "Calls to payment providers by outcome.",
+    &["provider", "step", "outcome"]));
+metric!(PAYMENT_CALL_SECONDS: HistogramVec = register_histogram_vec(
+    "tillroll_payment_call_duration_seconds", "From commit to answer, the wait for a free place included.",
+    &["provider"], LATENCY_BUCKETS.to_vec()));
 metric!(INVARIANT_VIOLATIONS: IntCounterVec = register_int_counter_vec(
     "tillroll_invariant_violations_total", "Broken invariants by number.", &["invariant"]));
 metric!(SINK_ROWS: IntCounterVec = register_int_counter_vec(

@@ -115,6 +115,7 @@ fn tell(effects: &Effects) -> Vec<String> {
         }
         Effect::Emit { record, .. } => record.record_type().name().to_string(),
         Effect::Reject { reason } => reason.clone(),
+        other @ Effect::Pay(_) => format!("{other:?}"),
     };
     effects.list.iter().map(tell).collect()
 }

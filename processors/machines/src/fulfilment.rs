@@ -1,11 +1,14 @@
 //! The saga of an order: reserve every line → book a courier → routed. The only writer of
 //! `order-status`.
 //!
-//! States: *reserving* (waits for its stock partitions) → *booking* (waits for a courier) →
-//! *routed*; or *rejected* from either, after everything that was reserved is released. Each step is
-//! paired with its compensation: `ReserveLines`/`ReleaseLines`, `BookConsignment`/(void, owed by the
-//! couriers processor). A stock partition receives an order's commands in the order they were
+//! States: *reserving* (waits for its stock partitions) → *paying* (waits for the payment, if it has
+//! one) → *booking* (waits for a courier) → *routed*; or an end from any of them, after everything that
+//! was reserved is released and, *settling*, everything that was paid is given back. Each step is
+//! paired with its compensation: `ReserveLines`/`ReleaseLines`, authorize and capture/void and refund
+//! (`payments`), `BookConsignment`/(void, owed by the couriers processor). A stock partition receives an order's commands in the order they were
 //! decided, so a release never overtakes its reservation and needs no answer.
+
+mod pay;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -14,7 +17,7 @@ use compact_str::CompactString;
 use events::{
     AllocateLines, BookConsignment, Consignment, ConsignmentBooked, ConsignmentFailed, Currency,
     Lane, LineRefusal, LinesRefused, LinesReserved, Merchant, Millis, OrderId, OrderPlaced,
-    OrderStatus, OrderStatusChanged, Record, ReleaseLines, ReserveLine, ReserveLines,
+    OrderStatus, OrderStatusChanged, PaymentFact, Record, ReleaseLines, ReserveLine, ReserveLines,
     WarehouseCode, topics,
 };
 use serde::{Deserialize, Serialize};
@@ -22,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::dedupe::{self, Admission, Finished, OrderRow};
 use crate::invariant;
 use crate::machine::{Context, Effects, Machine, Source};
+use crate::payments::Payments;
 use crate::planted;
 use crate::table::{AnyTable, Backing, Key, Row, Table, TableId};
 
@@ -54,6 +58,10 @@ pub enum Stage {
     Booking,
     /// A courier has it.
     Routed,
+    /// Waits for its payment.
+    Paying,
+    /// It has ended with this status; what was paid is still on its way back.
+    Settling(OrderStatus),
 }
 
 /// What every status event repeats of its order, so that no reader needs to join.
@@ -77,6 +85,7 @@ impl Row for Saga {}
 pub struct Fulfilment {
     orders: Table<OrderId, OrderRow>,
     sagas: Table<OrderId, Saga>,
+    payments: Payments,
 }
 
 /// What a status event says beyond the order's facts.
@@ -86,12 +95,17 @@ struct News {
     order: Option<OrderPlaced>,
     consignment: Option<Consignment>,
     refusals: Vec<LineRefusal>,
+    payments: Vec<PaymentFact>,
 }
 
 impl Fulfilment {
     /// The machine over a task's committed state.
     pub fn new(backing: &Rc<dyn Backing>) -> Self {
-        Self { orders: Table::new(1, backing), sagas: Table::new(2, backing) }
+        Self {
+            orders: Table::new(1, backing),
+            sagas: Table::new(2, backing),
+            payments: Payments::new((3, 4), backing),
+        }
     }
 
     fn place(&mut self, placed: OrderPlaced, source: Source, context: &Context, fx: &mut Effects) {
@@ -101,6 +115,10 @@ impl Fulfilment {
         }
         if placed.lines.is_empty() || placed.lines.iter().any(|line| line.quantity <= 0) {
             fx.reject("an order needs lines with positive quantities");
+            return;
+        }
+        if !pay::covers_total(&placed) {
+            fx.reject("payment methods need positive amounts that sum up to the order's total");
             return;
         }
         let order_id = placed.order_id;
@@ -144,9 +162,8 @@ impl Fulfilment {
         let Stage::Reserving { waiting } = &mut saga.stage else { return };
         waiting.retain(|partition| *partition != answer.stock_partition);
         if waiting.is_empty() {
-            saga.stage = Stage::Booking;
             announce(order_id, &mut saga, OrderStatus::Reserved, News::default(), context, fx);
-            self.book(order_id, &saga, context, fx);
+            self.pay_or_book(order_id, &mut saga, context, fx);
         }
         self.sagas.put(order_id, saga);
     }
@@ -188,7 +205,11 @@ impl Fulfilment {
         let Some(mut saga) = self.saga(order_id, answer.accepted_at) else { return };
         match saga.stage {
             Stage::Booking => {}
-            Stage::Routed => return,
+            Stage::Routed | Stage::Settling(_) => return,
+            Stage::Paying => {
+                fx.violations.push(invariant::booked_unpaid(order_id));
+                return;
+            }
             Stage::Reserving { .. } => {
                 fx.violations.extend(invariant::booked_while(order_id, false));
                 return;
@@ -223,7 +244,7 @@ impl Fulfilment {
         order_id: OrderId,
         mut saga: Saga,
         status: OrderStatus,
-        news: News,
+        mut news: News,
         context: &Context,
         fx: &mut Effects,
     ) {
@@ -236,7 +257,17 @@ impl Fulfilment {
             };
             fx.emit_to(topics::STOCK.name, *partition, order_id.as_bytes(), command);
         }
+        let settling = self.unwind_payment(order_id, &saga, &mut news, context, fx);
         announce(order_id, &mut saga, status, news, context, fx);
+        if settling {
+            self.settle_later(order_id, saga, status);
+        } else {
+            self.finish(order_id, status, context);
+        }
+    }
+
+    /// Nothing more is to be done for the order: only the marker stays.
+    fn finish(&mut self, order_id: OrderId, status: OrderStatus, context: &Context) {
         if let Some(mut row) = self.orders.get(&order_id) {
             row.body = None;
             row.finished = Some(Finished { status, at: context.now });
@@ -298,6 +329,7 @@ fn announce(
         order: news.order,
         consignment: news.consignment,
         refusals: news.refusals,
+        payments: news.payments,
     };
     fx.emit(context, topics::ORDER_STATUS.name, order_id.as_bytes(), changed);
 }
@@ -310,11 +342,16 @@ impl Machine for Fulfilment {
             Record::LinesRefused(answer) => self.lines_refused(answer, context, effects),
             Record::ConsignmentBooked(answer) => self.booked(answer, context, effects),
             Record::ConsignmentFailed(answer) => self.booking_failed(&answer, context, effects),
+            Record::PaymentAnswered(answer) => self.payment_answered(&answer, context, effects),
+            Record::PaymentNotified(notice) => self.payment_notified(&notice, context, effects),
             other => effects.reject(format!("{} is not for orders", other.record_type().name())),
         }
     }
 
-    fn fire(&mut self, table: TableId, key: &[u8], context: &Context, _effects: &mut Effects) {
+    fn fire(&mut self, table: TableId, key: &[u8], context: &Context, effects: &mut Effects) {
+        if table == self.payments.id() {
+            return self.payments.fire(key, context, effects);
+        }
         if table == self.orders.id()
             && let Some(order_id) = OrderId::from_bytes(key)
             && let Some(row) = self.orders.peek(&order_id)
@@ -324,8 +361,13 @@ impl Machine for Fulfilment {
         }
     }
 
+    fn resume(&mut self, _context: &Context, effects: &mut Effects) {
+        self.payments.resume(effects);
+    }
+
     fn tables(&mut self) -> Vec<&mut dyn AnyTable> {
-        vec![&mut self.orders, &mut self.sagas]
+        let [moving, captured] = self.payments.tables();
+        vec![&mut self.orders, &mut self.sagas, moving, captured]
     }
 }
 

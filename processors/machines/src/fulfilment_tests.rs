@@ -43,6 +43,7 @@ fn placed() -> Saga {
         total_minor: 200,
         ordered_at: Millis(1),
         attributes: BTreeMap::new(),
+        payment_methods: None,
     };
     let order_id = order.order_id;
     let mut partitions = vec![home(&skus[0]), home(second)];

@@ -55,6 +55,18 @@ bugs!(
     VoidNotOwed,
     /// The answer to an abandoned attempt counts.
     AbandonedAnswerCounts,
+    /// A payment whose outcome is unknown counts as declined.
+    PaymentGuessed,
+    /// A step in doubt is sent again under another key.
+    DoubtNewKey,
+    /// What was captured is not given back.
+    RefundForgotten,
+    /// Unwinding forgets what is being called.
+    OpenStepForgotten,
+    /// A report that comes late is believed.
+    LateWebhookBelieved,
+    /// A courier is booked when the payment is authorized.
+    BookedUnpaid,
     /// Tracking's transaction guards neither versions nor its offset.
     SinkWithoutGuards,
     /// Reports' blocks have a new token at each try.

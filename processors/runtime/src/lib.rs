@@ -4,7 +4,7 @@
 //!
 //! Reading order: `thread` (the platform), `inbox` (polling and rebalances), `commit` (the
 //! transactional producer), `changelog` (reading them), `store` (RocksDB), `calls` (courier
-//! companies) over `http`, `observe` (metrics and logs).
+//! companies) and `payments` (providers) over `http`, `observe` (metrics and logs).
 
 pub mod calls;
 pub mod changelog;
@@ -13,5 +13,6 @@ pub mod config;
 pub mod http;
 pub mod inbox;
 pub mod observe;
+pub mod payments;
 pub mod store;
 pub mod thread;

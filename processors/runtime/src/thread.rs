@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use events::{Codec, Millis};
 use machines::topology::Processor;
-use machines::{Call, TaskId};
+use machines::{Call, PaymentCall, TaskId};
 use stream::{CommitRule, Learned, Live, Observed, Platform, Stopped, StreamThread};
 use tokio::runtime::Handle;
 use wire::config::Registry;
@@ -19,6 +19,7 @@ use crate::commit::TransactionalProducer;
 use crate::config::Commit;
 use crate::inbox::{GroupInboxes, Member};
 use crate::observe::observe;
+use crate::payments::Payments;
 use crate::store::{RocksStore, Stores};
 
 /// What a stream thread needs.
@@ -41,6 +42,8 @@ pub struct Setup {
     pub commit: Commit,
     /// Calls to couriers.
     pub calls: Calls,
+    /// Calls to payment providers.
+    pub payments: Payments,
     /// Set to stop.
     pub stop: Arc<AtomicBool>,
     /// Set by the thread once it serves what it was assigned.
@@ -70,6 +73,7 @@ pub fn run(setup: Setup) -> Result<()> {
         registry: setup.registry,
         runtime: setup.runtime,
         calls: setup.calls,
+        payments: setup.payments,
         stop: setup.stop,
         ready: setup.ready,
         started: Instant::now(),
@@ -96,6 +100,7 @@ struct KafkaPlatform {
     registry: Registry,
     runtime: Handle,
     calls: Calls,
+    payments: Payments,
     stop: Arc<AtomicBool>,
     ready: Arc<AtomicBool>,
     started: Instant,
@@ -142,6 +147,10 @@ impl Platform for KafkaPlatform {
 
     fn call(&self, call: Call, live: &Live) {
         self.calls.make(call, live.clone());
+    }
+
+    fn pay(&self, call: PaymentCall, live: &Live) {
+        self.payments.make(call, live.clone());
     }
 
     fn elapsed(&self) -> Duration {

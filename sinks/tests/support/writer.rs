@@ -133,6 +133,7 @@ pub(crate) fn body(prefix: &str, n: u32) -> OrderPlaced {
         lines,
         ordered_at: Millis(1_291_191_960_000 + i64::from(n)),
         attributes: [("channel".into(), "web".into())].into(),
+        payment_methods: None,
     }
 }
 
@@ -181,6 +182,7 @@ pub(crate) fn status(
         order: (version == 1).then(|| body.clone()),
         consignment,
         refusals: body.lines.iter().filter(|_| rejected).map(refusal).collect(),
+        payments: vec![],
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod money;
 mod orders;
+mod payments;
 mod state;
 
 use std::collections::BTreeMap;
@@ -29,6 +30,7 @@ pub fn audit(world: &World) -> Vec<String> {
     orders::check(world, &evidence, &mut faults);
     money::stock(world, &evidence, &mut faults);
     money::consignments(world, &evidence, &mut faults);
+    payments::check(world, &evidence, &mut faults);
     state::check(world, &mut faults);
     state::sinks(world, &evidence, &mut faults);
     faults.truncate(20);

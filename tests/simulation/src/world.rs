@@ -4,6 +4,7 @@
 pub mod calls;
 pub mod clicks;
 pub mod faults;
+pub mod payments;
 pub mod processes;
 
 use std::cell::RefCell;
@@ -21,10 +22,12 @@ use crate::kafka::producer::Producer;
 use crate::kafka::transactions::Markers;
 use crate::kafka::{Kafka, Tp};
 use crate::plan::Plan;
+use crate::providers::Provider;
 use crate::sinks::Sinks;
 use crate::workload::Click;
 use calls::Calls;
 use clicks::Accepted;
+use payments::PaymentCalls;
 use processes::Process;
 
 /// The wall clock at the start, UTC ms.
@@ -60,6 +63,8 @@ pub enum Event {
     Click(Rc<Click>),
     /// A courier call moves on.
     Call(calls::Step),
+    /// A payment call or a webhook moves on.
+    Pay(payments::Step),
     /// A fault strikes.
     Fault(faults::Fault),
     /// A process starts.
@@ -114,6 +119,10 @@ pub struct World {
     pub companies: Vec<Company>,
     /// Calls under way.
     pub calls: Calls,
+    /// Payment providers.
+    pub providers: Vec<Provider>,
+    /// Calls to them and their webhooks.
+    pub payment_calls: PaymentCalls,
     /// What clients were told.
     pub accepted: Accepted,
     /// Tracking and reports.
@@ -159,6 +168,8 @@ impl World {
                 Company::new("charlie", 500),
             ],
             calls: Calls::default(),
+            providers: vec![Provider::new("card"), Provider::new("gift")],
+            payment_calls: PaymentCalls::default(),
             accepted: Accepted::default(),
             sinks: Sinks::new(plan.partitions),
             coverage: Coverage::default(),
@@ -242,6 +253,7 @@ impl World {
             Event::Member(id) => self.member(id),
             Event::Click(click) => self.click(click),
             Event::Call(step) => self.call_moves(step),
+            Event::Pay(step) => self.payment_moves(step),
             Event::Fault(fault) => self.strike(fault),
             Event::Start(process) => self.start(process),
             Event::Sink(sink) => self.sink_moves(sink),

@@ -33,7 +33,8 @@ pub(super) fn check(world: &World, evidence: &Evidence, faults: &mut Vec<String>
         let key = OrderKey { order_id: *order_id, accepted_at: *accepted_at };
         chains.remove(&key);
         let chain = evidence.statuses.get(&key).map(Vec::as_slice).unwrap_or_default();
-        if let Some(fault) = chain_fault(chain) {
+        let paid = placed.payment_methods.is_some();
+        if let Some(fault) = chain_fault(chain, paid) {
             let seen: Vec<String> =
                 chain.iter().map(|c| format!("{} {}", c.version, c.status.as_str())).collect();
             faults.push(format!("{fault}: order {order_id} [{}]", seen.join(", ")));
@@ -57,7 +58,7 @@ pub(super) fn check(world: &World, evidence: &Evidence, faults: &mut Vec<String>
 }
 
 /// AU-3: versions 1, 2, … once each, legal steps, a final status.
-fn chain_fault(chain: &[OrderStatusChanged]) -> Option<&'static str> {
+fn chain_fault(chain: &[OrderStatusChanged], paid: bool) -> Option<&'static str> {
     if chain.is_empty() {
         return Some("AU-1 an order without any status");
     }
@@ -65,7 +66,18 @@ fn chain_fault(chain: &[OrderStatusChanged]) -> Option<&'static str> {
     if versions.clone().any(|(changed, expected)| changed.version != expected) {
         return Some("AU-3 versions are not 1, 2, … once each");
     }
-    let statuses: Vec<OrderStatus> = chain.iter().map(|changed| changed.status).collect();
+    let mut statuses: Vec<OrderStatus> = chain.iter().map(|changed| changed.status).collect();
+    if paid {
+        if let Some(fault) = payment_fault(chain) {
+            return Some(fault);
+        }
+        // What is left is the chain of an order without payment.
+        statuses.retain(|status| !matches!(status, OrderStatus::Authorized | OrderStatus::Paid));
+        statuses.dedup();
+        if let Some(last) = statuses.last_mut().filter(|last| **last == OrderStatus::Declined) {
+            *last = OrderStatus::Rejected;
+        }
+    }
     use OrderStatus::{Received, Rejected, Reserved, Routed};
     match statuses.as_slice() {
         [Received, Reserved, Routed] | [Received, Reserved, Rejected] | [Received, Rejected] => {
@@ -74,6 +86,33 @@ fn chain_fault(chain: &[OrderStatusChanged]) -> Option<&'static str> {
         [Received] | [Received, Reserved] => Some("AU-3 an order that was never finished"),
         _ => Some("AU-3 an illegal chain"),
     }
+}
+
+/// AU-3 for orders with a payment: authorized, then paid, then routed; a refusal has its reason; money
+/// that came back is told of after the end, with a repeated last status.
+fn payment_fault(chain: &[OrderStatusChanged]) -> Option<&'static str> {
+    use OrderStatus::{Authorized, Declined, Paid, Received, Reserved, Routed};
+    let told_back = |changed: &OrderStatusChanged| {
+        matches!(changed.reason.as_str(), "refunded" | "payment_voided")
+    };
+    let repeats = chain.windows(2).filter(|pair| pair[0].status == pair[1].status);
+    if repeats.clone().count() > 1 || repeats.clone().any(|pair| !told_back(&pair[1])) {
+        return Some("AU-3 a status came twice");
+    }
+    if chain.iter().any(|c| c.status == Declined && c.reason.is_empty()) {
+        return Some("AU-3 declined without a reason");
+    }
+    let walk: Vec<OrderStatus> = chain.iter().map(|changed| changed.status).collect();
+    let legal = match walk.as_slice() {
+        [.., Routed] => walk == [Received, Reserved, Authorized, Paid, Routed],
+        [start @ .., Declined] => {
+            let start =
+                if start.last() == Some(&Declined) { &start[..start.len() - 1] } else { start };
+            start == [Received, Reserved] || start == [Received, Reserved, Authorized]
+        }
+        walk => !walk.contains(&Authorized) || walk.contains(&Paid),
+    };
+    (!legal).then_some("AU-3 an illegal chain of an order with a payment")
 }
 
 fn check_repeats(
