@@ -14,9 +14,12 @@ use crate::publish::Publisher;
 use crate::recent::Recent;
 use crate::request::BodyBudget;
 use crate::tail::Tail;
+use crate::webhooks::Webhooks;
 
 /// Receipts that are remembered: far fewer than orders, and known to their own process alone.
 const RECEIPTS: usize = 100_000;
+/// Events that are remembered, known to their own process alone.
+const EVENTS: usize = 200_000;
 
 /// Everything a handler needs.
 pub(crate) struct App {
@@ -25,6 +28,9 @@ pub(crate) struct App {
     pub(crate) publisher: Publisher,
     pub(crate) recent: Arc<Recent>,
     pub(crate) receipts: Recent,
+    /// Ids of providers' events.
+    pub(crate) events: Recent,
+    pub(crate) webhooks: Webhooks,
     pub(crate) database: Database,
     pub(crate) bodies: BodyBudget,
     pub(crate) limits: Limits,
@@ -58,6 +64,8 @@ impl App {
             publisher,
             recent,
             receipts: Recent::new(window, RECEIPTS),
+            events: Recent::new(window, EVENTS),
+            webhooks: Webhooks::new(&config.webhooks)?,
             database: Database::new(&config.postgres, &config.tracking)?,
             bodies: BodyBudget::new(config.limits.bodies_bytes),
             limits: config.limits.clone(),

@@ -25,3 +25,4 @@ mod stock;
 mod tail;
 mod tracking;
 pub mod validate;
+pub mod webhooks;

@@ -58,6 +58,8 @@ codes! {
         "A key is 1 to 255 visible ASCII characters, bare or as a quoted string (RFC 8941), sent once."
     Unauthorized 401 "unauthorized" false "No valid API key"
         "The header `Authorization: Bearer tr_…` is missing, or its key is unknown or revoked."
+    InvalidSignature 401 "invalid_signature" false "The signature is not right"
+        "A webhook's signature is missing, made with another secret or for another body, or its time is more than 5 minutes off (`webhooks.tolerance_s`)."
     NotFound 404 "not_found" false "No such path"
         "The API has no such path."
     OrderNotFound 404 "order_not_found" false "No such order"

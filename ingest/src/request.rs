@@ -69,10 +69,21 @@ where
         limits: &Limits,
         budget: &BodyBudget,
     ) -> Result<Value, Problem> {
-        let limit = limits.body_bytes;
         if !speaks_json(&self.headers) {
             return Err(Problem::plain(Code::UnsupportedMediaType));
         }
+        let body = self.bytes(limits, budget).await?;
+        serde_json::from_slice(&body)
+            .map_err(|error| Problem::new(Code::InvalidJson, format!("not JSON: {error}")))
+    }
+
+    /// Reads the body within the limits' bytes and time. The budget holds its room while it is read.
+    pub(crate) async fn bytes(
+        &mut self,
+        limits: &Limits,
+        budget: &BodyBudget,
+    ) -> Result<Bytes, Problem> {
+        let limit = limits.body_bytes;
         let too_large = || Problem::plain(Code::BodyTooLarge);
         let announced = self.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok());
         let announced: usize = announced.and_then(|text| text.parse().ok()).unwrap_or(0);
@@ -82,9 +93,7 @@ where
         let mut hold = budget.hold();
         let reading = read(self.body.as_mut(), limit, &mut hold);
         let body = tokio::time::timeout(limits.body_timeout(), reading).await;
-        let body = body.map_err(|_| Problem::plain(Code::RequestTimeout))??;
-        serde_json::from_slice(&body)
-            .map_err(|error| Problem::new(Code::InvalidJson, format!("not JSON: {error}")))
+        body.map_err(|_| Problem::plain(Code::RequestTimeout))?
     }
 
     /// Reads what is left of the body, for nothing.

@@ -18,7 +18,7 @@ use wire::telemetry::{HTTP_REQUESTS, HTTP_SECONDS};
 use crate::app::App;
 use crate::problem::{self, Code, Problem};
 use crate::request::Request;
-use crate::{orders, stock, tracking};
+use crate::{orders, stock, tracking, webhooks};
 
 /// Set once Kafka and the registry were reached; until then the API answers 503.
 pub(crate) type Slot = Arc<OnceLock<App>>;
@@ -44,6 +44,12 @@ where
             ("/v1/stock/{sku}", stock::show(app, request, sku).await)
         }
         (["v1", "stock", _], _) => ("/v1/stock/{sku}", only("GET")),
+        (["v1", "webhooks", "payments", provider], &Method::POST) => {
+            ("/v1/webhooks/payments/{provider}", webhooks::receive(app, request, provider).await)
+        }
+        (["v1", "webhooks", "payments", _], _) => {
+            ("/v1/webhooks/payments/{provider}", only("POST"))
+        }
         _ => ("unknown", Err(Problem::plain(Code::NotFound))),
     }
 }

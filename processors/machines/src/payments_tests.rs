@@ -5,8 +5,8 @@ use crate::fulfilment::Fulfilment;
 use crate::machine::{Effect, Machine, Source};
 use crate::table::memory::Memory;
 use events::{
-    Destination, Fingerprint, LinesReserved, Merchant, OrderId, OrderLine, OrderPlaced, Record,
-    Sku, topics,
+    Destination, Fingerprint, LinesReserved, Merchant, OrderId, OrderLine, OrderPlaced,
+    PaymentOutcome, Record, Sku, topics,
 };
 
 const ACCEPTED: Millis = Millis(1_000);

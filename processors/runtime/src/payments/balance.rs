@@ -18,13 +18,13 @@ use wire::secret::Secret;
 use super::provider::{Answer, Provider, Request, reason_code, reference};
 
 /// The adapter.
-pub struct Balance {
+pub(super) struct Balance {
     secret: Secret,
 }
 
 impl Balance {
     /// An adapter with this bearer token.
-    pub fn new(secret: Secret) -> Self {
+    pub(super) fn new(secret: Secret) -> Self {
         Self { secret }
     }
 }

@@ -19,13 +19,13 @@ use super::provider::{Answer, Provider, Request, reason_code, reference};
 const VERSION: &str = "2024-06-20";
 
 /// The adapter.
-pub struct Stripe {
+pub(super) struct Stripe {
     secret: Secret,
 }
 
 impl Stripe {
     /// An adapter with this secret key (`sk_…`).
-    pub fn new(secret: Secret) -> Self {
+    pub(super) fn new(secret: Secret) -> Self {
         Self { secret }
     }
 }
