@@ -4,7 +4,10 @@
 use std::collections::BTreeMap;
 
 use compact_str::CompactString;
-use events::{Currency, Destination, Fingerprint, Millis, OrderId, OrderLine, Sku, WarehouseCode};
+use events::{
+    Currency, Destination, Fingerprint, Millis, OrderId, OrderLine, PaymentMethod, ProviderCode,
+    Sku, WarehouseCode,
+};
 use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -23,6 +26,9 @@ struct Order<'a> {
     #[serde(serialize_with = "order_lines")]
     lines: &'a [OrderLine],
     ordered_at: Millis,
+    // Absent as in bodies of before there were payments.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payment_methods: Option<Vec<Method<'a>>>,
 }
 
 #[derive(Serialize)]
@@ -49,6 +55,13 @@ struct Change<'a> {
 }
 
 #[derive(Serialize)]
+struct Method<'a> {
+    amount_minor: i64,
+    provider: &'a ProviderCode,
+    token: &'a str,
+}
+
+#[derive(Serialize)]
 struct Receipt<'a> {
     pieces: &'a BTreeMap<Sku, i32>,
     warehouse: &'a WarehouseCode,
@@ -62,6 +75,11 @@ fn order_lines<S: Serializer>(lines: &&[OrderLine], serializer: S) -> Result<S::
     }))
 }
 
+fn method(method: &PaymentMethod) -> Method<'_> {
+    let PaymentMethod { provider, token, amount_minor } = method;
+    Method { amount_minor: *amount_minor, provider, token }
+}
+
 pub(crate) fn order(
     customer_id: Option<&str>,
     currency: &Currency,
@@ -70,6 +88,7 @@ pub(crate) fn order(
     ordered_at: Millis,
     attributes: &BTreeMap<CompactString, CompactString>,
     await_confirmation: bool,
+    payment_methods: Option<&[PaymentMethod]>,
 ) -> Fingerprint {
     let address = Address {
         city: &destination.city,
@@ -86,6 +105,7 @@ pub(crate) fn order(
         destination: address,
         lines,
         ordered_at,
+        payment_methods: payment_methods.map(|methods| methods.iter().map(method).collect()),
     })
 }
 

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use chrono::DateTime;
 use compact_str::CompactString;
 use events::{
-    Currency, Destination, Fingerprint, Merchant, Millis, OrderId, OrderLine, OrderPlaced, Sku,
-    WarehouseCode,
+    Currency, Destination, Fingerprint, Merchant, Millis, OrderId, OrderLine, OrderPlaced,
+    PaymentMethod, Sku, WarehouseCode,
 };
 use serde_json::{Map, Value};
 
 use crate::faults::{Faults, Pointer};
 use crate::fingerprint;
+use crate::payment_methods;
 use crate::problem::Fault;
 
 /// More lines than this are refused, in orders and in receipts.
@@ -35,6 +36,7 @@ pub struct Order {
     ordered_at: Millis,
     attributes: BTreeMap<CompactString, CompactString>,
     await_confirmation: bool,
+    payment_methods: Option<Vec<PaymentMethod>>,
 }
 
 impl Order {
@@ -48,6 +50,7 @@ impl Order {
             self.ordered_at,
             &self.attributes,
             self.await_confirmation,
+            self.payment_methods.as_deref(),
         )
     }
 
@@ -73,6 +76,7 @@ impl Order {
             ordered_at: self.ordered_at,
             attributes: self.attributes,
             confirm_within_ms: if self.await_confirmation { reservation_ms } else { 0 },
+            payment_methods: self.payment_methods,
         }
     }
 }
@@ -108,6 +112,7 @@ pub fn order(body: &Value) -> Result<Order, Vec<Fault>> {
         "ordered_at",
         "attributes",
         "await_confirmation",
+        "payment_methods",
     ];
     let Some(object) = faults.object(&at, body, &known) else { return Err(faults.list) };
     let customer_id = match object.get("customer_id") {
@@ -130,6 +135,9 @@ pub fn order(body: &Value) -> Result<Order, Vec<Fault>> {
             false
         }
     };
+    let methods = object.get("payment_methods");
+    let payment_methods =
+        payment_methods::read(&mut faults, &at.child("payment_methods"), methods, total_minor);
     match (currency, destination, lines, total_minor, ordered_at) {
         (Some(currency), Some(destination), Some(lines), Some(total_minor), Some(ordered_at))
             if faults.list.is_empty() =>
@@ -143,6 +151,7 @@ pub fn order(body: &Value) -> Result<Order, Vec<Fault>> {
                 ordered_at,
                 attributes,
                 await_confirmation,
+                payment_methods,
             })
         }
         _ => Err(faults.list),

@@ -23,6 +23,10 @@ pub enum Fault {
     Company(usize, Mode, u64),
     /// A company is well again.
     Recovered(usize),
+    /// A payment provider behaves badly for so many microseconds.
+    Provider(usize, Mode, u64),
+    /// A payment provider is well again.
+    ProviderRecovered(usize),
     /// A sink's process is killed.
     Sink(usize),
     /// A sink's process is stopped by a signal for so many microseconds; another one takes over.
@@ -46,7 +50,11 @@ impl World {
                 42..58 => Fault::Pause(process, chance.between(200_000, 12_000_000)),
                 58..65 => Fault::Restart(process),
                 65..72 => Fault::Brokers(chance.between(100_000, 3_000_000)),
-                72..82 => {
+                72..76 => {
+                    let provider = chance.index(self.providers.len());
+                    Fault::Provider(provider, *chance.pick(BAD), chance.between(500_000, 6_000_000))
+                }
+                76..82 => {
                     let company = chance.index(self.companies.len());
                     Fault::Company(company, *chance.pick(BAD), chance.between(500_000, 6_000_000))
                 }
@@ -96,6 +104,11 @@ impl World {
                 self.companies[company].mode = mode;
                 self.schedule(time, Event::Fault(Fault::Recovered(company)));
             }
+            Fault::Provider(provider, mode, time) => {
+                self.providers[provider].mode = mode;
+                self.schedule(time, Event::Fault(Fault::ProviderRecovered(provider)));
+            }
+            Fault::ProviderRecovered(provider) => self.providers[provider].mode = Mode::Well,
             Fault::Recovered(company) => self.companies[company].mode = Mode::Well,
             Fault::Sink(sink) => self.kill_sink(sink),
             Fault::SinkPause(sink, time) => self.pause_sink(sink, time),
@@ -104,6 +117,9 @@ impl World {
                 self.faulty = false;
                 for company in &mut self.companies {
                     company.mode = Mode::Well;
+                }
+                for provider in &mut self.providers {
+                    provider.mode = Mode::Well;
                 }
                 for process in &mut self.processes {
                     process.dies_in = None;
