@@ -1,5 +1,5 @@
-//! Payments on the real stack: refusals, lost answers, doubled webhooks and a provider that is down for a
-//! while. At the end the money that order-status tells of is the money in the provider's own ledger,
+//! Payments on the real stack: refusals, cancels, lost answers, doubled webhooks and a provider that is
+//! down for a while. At the end the money that order-status tells of is the money in the provider's own ledger,
 //! to the cent.
 //!
 //! `ORDERS`, `DOWN_S` choose the size; the figures are written to stderr.
@@ -50,7 +50,6 @@ async fn the_providers_ledger_and_the_history_agree_to_the_cent() -> Result<()> 
         }),
     )
     .await?;
-    // Too few for the last orders: they are paid for nothing and end as they should.
     let pieces = json!({"lines": [{"sku": SKU, "quantity": orders}]});
     ensure!(shop.post(0, "/v1/stock/receipts", "stock", &pieces).await?.status.is_success());
 
@@ -62,6 +61,9 @@ async fn the_providers_ledger_and_the_history_agree_to_the_cent() -> Result<()> 
             let answer = shop.post(0, "/v1/orders", &format!("paid-{n}"), &order(n)).await;
             let accepted = answer.expect("ingest answers within a minute");
             assert_eq!(accepted.status.as_u16(), 202, "{accepted:?}");
+            if n % 9 == 0 {
+                cancel(shop, n, &accepted.body).await;
+            }
         }
     });
     let (back, ()) = tokio::join!(outage, sending);
@@ -116,6 +118,16 @@ fn order(n: u64) -> Value {
     })
 }
 
+/// At every stage, since some are asked for at once and some later.
+async fn cancel(shop: &Shop, n: u64, accepted: &Value) {
+    tokio::time::sleep(Duration::from_millis(n % 7 * 150)).await;
+    let id = accepted["order_id"].as_str().expect("an accepted order has an id");
+    let path = format!("/v1/orders/{id}/cancel");
+    let asked = shop.post(0, &path, &format!("cancel-{n}"), &json!({})).await;
+    let status = asked.expect("ingest answers within a minute").status.as_u16();
+    assert!(matches!(status, 202 | 409), "{path}: {status}");
+}
+
 type Histories = BTreeMap<OrderKey, Vec<OrderStatusChanged>>;
 
 /// Waits until every order has ended and history and provider agree, and says how they compare; `None`:
@@ -153,9 +165,9 @@ fn standing(chain: &[OrderStatusChanged]) -> BTreeMap<(String, String), (Payment
 }
 
 fn has_ended(chain: &[OrderStatusChanged]) -> bool {
-    use OrderStatus::{Declined, Delivered, Rejected, Routed, Shipped};
+    use OrderStatus::{Cancelled, Declined, Delivered, Rejected, Routed, Shipped};
     chain.last().is_some_and(|last| {
-        matches!(last.status, Routed | Shipped | Delivered | Declined | Rejected)
+        matches!(last.status, Routed | Shipped | Delivered | Declined | Rejected | Cancelled)
     })
 }
 

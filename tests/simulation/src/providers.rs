@@ -94,7 +94,9 @@ impl Provider {
         let quick = chance.between(1_000, 60_000);
         let bare = |outcome| Some(Answer::bare(outcome));
         match mode {
-            Mode::Away | Mode::Busy | Mode::Throttling => (bare(PaymentOutcome::Failed), quick, None),
+            Mode::Away | Mode::Busy | Mode::Throttling => {
+                (bare(PaymentOutcome::Failed), quick, None)
+            }
             Mode::Broken => {
                 let done = chance.per_mille(500).then(|| self.perform(call, lapse, now_ms));
                 (bare(PaymentOutcome::Unknown), quick, done.and_then(|(_, changed)| changed))

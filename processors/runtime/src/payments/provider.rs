@@ -2,7 +2,7 @@
 //! sending is the same for all.
 
 use compact_str::CompactString;
-use events::{PaymentOutcome, PaymentState, PaymentStep};
+use events::{PaymentOutcome, PaymentState};
 use machines::PaymentCall;
 use wire::payment_names::{self, id};
 

@@ -43,18 +43,14 @@ impl World {
         for _ in 0..self.plan.faults {
             let at = chance.below(span);
             let process = chance.index(self.plan.processes);
-            let fault = match chance.below(100) {
+            let fault = match chance.below(106) {
                 0..14 => Fault::Kill(process),
                 14..32 => Fault::KillAtCall(process, chance.below(400)),
                 32..42 => Fault::PowerCut(process),
                 42..58 => Fault::Pause(process, chance.between(200_000, 12_000_000)),
                 58..65 => Fault::Restart(process),
                 65..72 => Fault::Brokers(chance.between(100_000, 3_000_000)),
-                72..76 => {
-                    let provider = chance.index(self.providers.len());
-                    Fault::Provider(provider, *chance.pick(BAD), chance.between(500_000, 6_000_000))
-                }
-                76..82 => {
+                72..82 => {
                     let company = chance.index(self.companies.len());
                     Fault::Company(company, *chance.pick(BAD), chance.between(500_000, 6_000_000))
                 }
@@ -63,7 +59,11 @@ impl World {
                     let sink = chance.index(self.sinks.count());
                     Fault::SinkPause(sink, chance.between(500_000, 6_000_000))
                 }
-                _ => Fault::Database,
+                95..100 => Fault::Database,
+                _ => {
+                    let provider = chance.index(self.providers.len());
+                    Fault::Provider(provider, *chance.pick(BAD), chance.between(500_000, 6_000_000))
+                }
             };
             self.schedule(at, Event::Fault(fault));
         }
