@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 
 use compact_str::CompactString;
 use events::{
-    Currency, Destination, Fingerprint, Millis, OrderId, OrderLine, PaymentMethod, ProviderCode,
-    Sku, WarehouseCode,
+    Currency, Fingerprint, Millis, OrderId, OrderLine, PaymentMethod, ProviderCode, Sku,
+    WarehouseCode,
 };
 use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
+
+use crate::validate;
 
 // The fields of these structs stand in alphabetical order: that is the canonical form.
 
@@ -80,16 +82,8 @@ fn method(method: &PaymentMethod) -> Method<'_> {
     Method { amount_minor: *amount_minor, provider, token }
 }
 
-pub(crate) fn order(
-    customer_id: Option<&str>,
-    currency: &Currency,
-    destination: &Destination,
-    lines: &[OrderLine],
-    ordered_at: Millis,
-    attributes: &BTreeMap<CompactString, CompactString>,
-    await_confirmation: bool,
-    payment_methods: Option<&[PaymentMethod]>,
-) -> Fingerprint {
+pub(crate) fn order(order: &validate::Order) -> Fingerprint {
+    let destination = &order.destination;
     let address = Address {
         city: &destination.city,
         country: &destination.country,
@@ -97,15 +91,16 @@ pub(crate) fn order(
         postcode: &destination.postcode,
         street: &destination.street,
     };
+    let methods = order.payment_methods.as_ref();
     digest(&Order {
-        attributes,
-        await_confirmation,
-        currency,
-        customer_id,
+        attributes: &order.attributes,
+        await_confirmation: order.await_confirmation,
+        currency: &order.currency,
+        customer_id: order.customer_id.as_deref(),
         destination: address,
-        lines,
-        ordered_at,
-        payment_methods: payment_methods.map(|methods| methods.iter().map(method).collect()),
+        lines: &order.lines,
+        ordered_at: order.ordered_at,
+        payment_methods: methods.map(|methods| methods.iter().map(method).collect()),
     })
 }
 

@@ -28,30 +28,21 @@ const LATEST: i64 = 7_258_118_400_000;
 /// An order's body, free of faults.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Order {
-    customer_id: Option<CompactString>,
-    currency: Currency,
-    destination: Destination,
-    lines: Vec<OrderLine>,
-    total_minor: i64,
-    ordered_at: Millis,
-    attributes: BTreeMap<CompactString, CompactString>,
-    await_confirmation: bool,
-    payment_methods: Option<Vec<PaymentMethod>>,
+    pub(crate) customer_id: Option<CompactString>,
+    pub(crate) currency: Currency,
+    pub(crate) destination: Destination,
+    pub(crate) lines: Vec<OrderLine>,
+    pub(crate) total_minor: i64,
+    pub(crate) ordered_at: Millis,
+    pub(crate) attributes: BTreeMap<CompactString, CompactString>,
+    pub(crate) await_confirmation: bool,
+    pub(crate) payment_methods: Option<Vec<PaymentMethod>>,
 }
 
 impl Order {
     /// What tells a repeated click from another order under the same key.
     pub fn fingerprint(&self) -> Fingerprint {
-        fingerprint::order(
-            self.customer_id.as_deref(),
-            &self.currency,
-            &self.destination,
-            &self.lines,
-            self.ordered_at,
-            &self.attributes,
-            self.await_confirmation,
-            self.payment_methods.as_deref(),
-        )
+        fingerprint::order(self)
     }
 
     /// The record of this order; one that awaits a confirmation is held for `reservation_ms`.
