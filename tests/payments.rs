@@ -61,7 +61,7 @@ async fn the_providers_ledger_and_the_history_agree_to_the_cent() -> Result<()> 
             let answer = shop.post(0, "/v1/orders", &format!("paid-{n}"), &order(n)).await;
             let accepted = answer.expect("ingest answers within a minute");
             assert_eq!(accepted.status.as_u16(), 202, "{accepted:?}");
-            if n % 9 == 0 {
+            if n.is_multiple_of(9) {
                 cancel(shop, n, &accepted.body).await;
             }
         }
@@ -103,7 +103,7 @@ async fn settings(simulator: &str, change: &Value) -> Result<()> {
 
 fn order(n: u64) -> Value {
     let price = 100 + n % 4_000;
-    let gift = if n % 4 == 0 { price / 3 } else { 0 };
+    let gift = if n.is_multiple_of(4) { price / 3 } else { 0 };
     let card = json!({"provider": "stripe", "token": "pm_1", "amount_minor": price - gift});
     let methods = match gift {
         0 => json!([card]),
