@@ -23,7 +23,7 @@ use tests::stack::{Instances, System};
 
 const INSTANCES: Instances = Instances { ingest: 1, processors: 1, sinks: 1 };
 /// Orders, unless `ORDERS` says otherwise.
-const ORDERS: u64 = 2_000;
+const ORDERS: u64 = 400;
 /// Seconds that the provider is down, unless `DOWN_S` says otherwise.
 const DOWN_S: u64 = 10;
 /// Orders that are sent at the same time.

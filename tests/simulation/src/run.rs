@@ -211,7 +211,7 @@ fn thread(world: Shared, process: usize, number: usize) -> Thread {
                     idle: Duration::from_millis(10),
                     most: Duration::from_millis(100),
                     max_bytes: 8 * 1024 * 1024,
-                    idle_positions: Duration::from_secs(1),
+                    idle_positions: Duration::from_millis(200),
                 },
             };
             (setup, home.life)
