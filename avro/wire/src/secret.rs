@@ -37,6 +37,10 @@ impl From<&str> for Secret {
 /// When both or neither are given, or the file cannot be read or is empty. Never names the secret.
 pub fn resolve(what: &str, given: Option<&Secret>, file: Option<&PathBuf>) -> Result<Secret> {
     match (given, file) {
+        // Anybody can sign with an empty key.
+        (Some(secret), None) if secret.expose().trim().is_empty() => {
+            bail!("{what}: the secret is empty")
+        }
         (Some(secret), None) => Ok(secret.clone()),
         (None, Some(path)) => read(path).with_context(|| format!("{what}: secret_file")),
         (Some(_), Some(_)) => bail!("{what}: give secret or secret_file, not both"),
@@ -67,5 +71,6 @@ mod tests {
         assert_eq!(resolve("stripe", Some(&secret), None).unwrap().expose(), "canary");
         assert!(resolve("stripe", None, Some(&path)).is_err());
         assert!(resolve("stripe", None, None).is_err());
+        assert!(resolve("stripe", Some(&" ".into()), None).is_err());
     }
 }

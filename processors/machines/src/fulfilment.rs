@@ -194,7 +194,7 @@ impl Fulfilment {
             early: None,
         };
         self.orders.put(order_id, row);
-        let news = News { order: Some(placed), ..News::default() };
+        let news = News { order: Some(pay::without_tokens(placed)), ..News::default() };
         announce(order_id, &mut saga, OrderStatus::Received, news, context, fx);
         if cancelled {
             let news = News { reason: "requested".into(), ..News::default() };

@@ -270,6 +270,11 @@ impl Payments {
         let mut payment = self.moving.get(&order)?;
         let currency = payment.currency.clone();
         let method = payment.method_mut(notice.method, notice.generation)?;
+        // It knows the order from another of its methods, and would pay with what is not its own.
+        if method.provider != notice.provider {
+            fx.reject("a webhook about another provider's payment");
+            return None;
+        }
         let report = Report::from(notice);
         fx.violations.extend(invariant::paid_amount(order, method.amount_minor, &report));
         let mut facts = vec![];

@@ -175,12 +175,16 @@ impl World {
     }
 
     fn webhook(&mut self, method: i32, state: PaymentState) -> Vec<String> {
+        self.webhook_of("card", method, state)
+    }
+
+    fn webhook_of(&mut self, provider: &str, method: i32, state: PaymentState) -> Vec<String> {
         self.step(PaymentNotified {
             order_id: order_id(),
             accepted_at: ACCEPTED,
             method,
             generation: 1,
-            provider: ProviderCode::parse("card").unwrap(),
+            provider: ProviderCode::parse(provider).unwrap(),
             event_id: "e".into(),
             state,
             reference: "pi".into(),
@@ -258,6 +262,14 @@ fn paid_but_no_courier_is_refunded() {
     let told = world.no_courier();
     assert_eq!(told, ["ReleaseLines", "card 1.1-refund.1", "rejected (no_courier)"]);
     assert_eq!(world.answer(1, Refund, Succeeded), ["rejected (refunded), refunded 100"]);
+}
+
+#[test]
+fn a_provider_speaks_for_its_own_payments_only() {
+    let (mut world, _) = paying(&[("gift", 40), ("card", 60)]);
+    let told = world.webhook_of("gift", 2, PaymentState::Captured);
+    assert!(told[0].contains("another provider's payment"), "{told:?}");
+    assert_eq!(told.len(), 1, "the card is not paid");
 }
 
 #[test]

@@ -21,6 +21,14 @@ pub(super) fn covers_total(placed: &OrderPlaced) -> bool {
     positive && sum == Some(placed.total_minor)
 }
 
+/// The order as everybody may read it: a token of a gift balance can be spent.
+pub(super) fn without_tokens(mut placed: OrderPlaced) -> OrderPlaced {
+    for method in placed.payment_methods.iter_mut().flatten() {
+        method.token = "".into();
+    }
+    placed
+}
+
 fn key(order_id: OrderId, saga: &Saga) -> OrderKey {
     OrderKey { order_id, accepted_at: saga.accepted_at }
 }

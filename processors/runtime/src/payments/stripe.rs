@@ -140,11 +140,12 @@ impl Provider for Stripe {
             200 => read_done(call, body),
             // Not taken; or another request under this key is at work. 401 and 403: our key is wrong,
             // which an operator mends.
-            401 | 403 | 409 | 429 | 503 => Answer::bare(PaymentOutcome::Failed),
-            404 if call.step != PaymentStep::Authorize || call.ask => {
-                Answer::bare(PaymentOutcome::NotFound)
-            }
-            400..=499 => read_refusal(call, body),
+            401 | 403 | 409 | 429 => Answer::bare(PaymentOutcome::Failed),
+            404 if call.ask => Answer::bare(PaymentOutcome::NotFound),
+            // A payment that was there is not: the key is of another account. An operator's, too.
+            404 if call.step != PaymentStep::Authorize => Answer::bare(PaymentOutcome::Failed),
+            // 408 and 424 may have been taken.
+            400..=407 | 409..=423 | 425..=499 => read_refusal(call, body),
             _ => Answer::bare(PaymentOutcome::Unknown),
         }
     }

@@ -108,13 +108,14 @@ fn refusals_failures_and_doubt_are_told_apart() {
     let gone = json!({"error": {"code": "payment_intent_unexpected_state",
         "payment_intent": {"id": "pi_1", "status": "canceled"}}});
     assert_eq!(read(&capture, 400, &gone).1, PaymentState::Voided);
-    for (status, outcome) in [(429, Failed), (503, Failed), (409, Failed), (401, Failed)] {
+    for (status, outcome) in [(429, Failed), (404, Failed), (409, Failed), (401, Failed)] {
         assert_eq!(read(&capture, status, &json!({})).0, outcome, "{status}");
     }
-    for status in [500, 502, 504] {
+    for status in [408, 424, 500, 502, 503, 504] {
         assert_eq!(read(&capture, status, &json!({})).0, Unknown, "{status}");
     }
-    assert_eq!(read(&capture, 404, &json!({"error": {}})).0, NotFound);
+    let ask = call(PaymentStep::Capture, true, "pi_1");
+    assert_eq!(read(&ask, 404, &json!({"error": {}})).0, NotFound);
     assert_eq!(read(&capture, 200, &json!("nonsense")).0, Unknown);
     assert_eq!(read(&capture, 400, &json!("nonsense")).0, Unknown);
     let refund = call(PaymentStep::Refund, false, "pi_1");
