@@ -10,17 +10,12 @@ BIN := $(TARGET)/release
 QUIET := $(if $(CI),--quiet)
 CARGO_BUILD := cargo build --release --workspace --locked $(QUIET)
 
-# `make demo`: another file of orders, only its first invoices, don't stay up.
-export ORDERS SAMPLE ONCE
-# `make bench`: one part.
-export ONLY
-# `make chaos`: how long, how many orders a second, which faults.
+# What a person may give, each in its target's help below; MINUTES is the chaos run's length.
 MINUTES ?= 3
-export MINUTES RATE SEED
-# `make fuzz`: how many, which.
-export CASES
-# `make simulate`: seeds from a first one; one seed; crash points and pairs of them.
-export SEEDS FIRST PAIRS CRASH_AT
+# Only what was given is handed on: make exports a name without a value as an empty one, which no
+# program takes for a number.
+GIVEN := ORDERS SAMPLE ONCE ONLY MINUTES RATE SEED CASES SEEDS FIRST PAIRS CRASH_AT
+$(foreach name,$(GIVEN),$(eval $(if $($(name)),export,unexport) $(name)))
 
 .PHONY: help setup build demo up test fuzz simulate bench chaos check
 
@@ -50,13 +45,13 @@ test: build ## All tests
 fuzz: build ## Hostile bytes for the decoder, tasks and HTTP bodies; CASES=1000000 SEED=<n>
 	@cargo test --release --workspace --locked $(QUIET) --test records --test tasks --test bodies
 
-simulate: ## Simulated crashes; SEEDS=<n> FIRST=<seed>, or SEED=<seed>, or PAIRS=1
+simulate: ## Simulated crashes; SEEDS=<n> FIRST=<seed>, or SEED=<seed>, or PAIRS=1 CRASH_AT=<pair>
 	@CARGO_TARGET_DIR=$(TARGET)/simulation cargo run --release --package simulation --locked $(QUIET) --bin simulate
 
 bench: build ## Orders per second and latencies; ONLY=<part>
 	@$(BIN)/tillroll-bench
 
-chaos: build ## Faults on the real stack under load, then everything is compared; MINUTES=3
+chaos: build ## Faults on the real stack under load, then everything is compared; MINUTES=3 RATE=<orders/s> SEED=<n>
 	@$(BIN)/tillroll-chaos
 
 check: setup ## Formatting, lints, licences of dependencies

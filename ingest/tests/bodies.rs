@@ -13,18 +13,7 @@ use serde_json::{Value, json};
 const MOST_FAULTS: usize = 100;
 
 fn order() -> Value {
-    json!({
-        "customer_id": "17850", "currency": "GBP",
-        "destination": {
-            "name": "A. Buyer", "street": "1 High Street", "city": "Leeds", "postcode": "LS1",
-            "country": "GB"
-        },
-        "lines": [
-            {"sku": "85123A", "quantity": 6, "unit_price_minor": 255},
-            {"sku": "71053", "quantity": 1, "unit_price_minor": 339}
-        ],
-        "ordered_at": "2010-12-01T08:26:00Z", "attributes": {"gift": "yes"}
-    })
+    serde_json::from_str(include_str!("order.json")).unwrap()
 }
 
 fn receipt() -> Value {

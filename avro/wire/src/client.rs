@@ -4,7 +4,7 @@ use events::topics;
 use rdkafka::ClientConfig;
 
 /// Longest a transaction may stay open; brokers end it after that.
-pub const TRANSACTION_TIMEOUT_MS: u32 = 10_000;
+const TRANSACTION_TIMEOUT_MS: u32 = 10_000;
 
 /// Options of every client.
 fn base(brokers: &str, client_id: &str) -> ClientConfig {

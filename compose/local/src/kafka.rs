@@ -96,6 +96,11 @@ fn plan_node(home: &Path, data: &Path, nodes: &[Node], node: &Node, cluster: &st
     ]
     .map(Into::into)
     .to_vec();
+    if nodes.len() > 1 {
+        // Brokers that share a small machine, and are killed and started again, spend more on the optimising
+        // compiler than it gives back: half of two cores for the first minutes.
+        spec.args.push("-XX:TieredStopAtLevel=1".into());
+    }
     spec.args.push(format!("-Dlog4j2.configurationFile={}", log4j.display()).into());
     spec.args.extend(["-cp".into(), libs.into(), "kafka.Kafka".into(), properties.into()]);
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, node.port));

@@ -3,7 +3,7 @@
 //! `Producer::flush` and `poll` cost up to 100 ms as they stand, so draining is
 //! `flush(0)` once (skips the linger), then `poll(0)` until nothing is in flight.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -18,20 +18,22 @@ use rdkafka::message::{Header, Message, OwnedHeaders};
 use rdkafka::producer::{
     BaseProducer, BaseRecord, DeliveryResult, NoCustomPartitioner, Producer, ProducerContext,
 };
-use rdkafka::util::Timeout;
 use rdkafka::{Offset, TopicPartitionList};
 use stream::{Outgoing, OutgoingHeader};
-use wire::client::TRANSACTION_TIMEOUT_MS;
 use wire::dead_letter::{Letter, Rejection};
 
 use crate::inbox::Member;
 
 /// Bound on making a producer ready; librdkafka retries inside it. After that a new client, which knows
 /// nothing of the cluster's past, finds the coordinator sooner than the old one.
-const INIT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Bound on sending offsets: by then the broker has ended the transaction. Without one librdkafka can
-/// wait for ever when the group's coordinator dies while it is asked.
-const OFFSETS_TIMEOUT: Duration = Duration::from_millis(TRANSACTION_TIMEOUT_MS as u64);
+const INIT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bounds on sending offsets and on committing, some fifty times what they take: for whatever takes longer a
+/// coordinator has gone, which a new client notices sooner too, and meanwhile the thread would serve
+/// neither its tasks nor the group.
+const OFFSETS_TIMEOUT: Duration = Duration::from_secs(3);
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
+/// After its bound librdkafka has this long to say so.
+const OFFSETS_GRACE: Duration = Duration::from_secs(1);
 
 /// Delivery opaque of every record but footers; a footer's is its index.
 const NOT_A_FOOTER: usize = usize::MAX;
@@ -65,7 +67,7 @@ impl ProducerContext<NoCustomPartitioner> for Reports {
 
 /// A stream thread's transactional producer.
 pub struct TransactionalProducer {
-    producer: BaseProducer<Reports>,
+    producer: Arc<BaseProducer<Reports>>,
 }
 
 impl TransactionalProducer {
@@ -82,12 +84,12 @@ impl TransactionalProducer {
         .create_with_context(Reports::default())
         .context("transactional producer cannot be made")?;
         producer.init_transactions(INIT_TIMEOUT).context("transactional producer is not ready")?;
-        Ok(Self { producer })
+        Ok(Self { producer: Arc::new(producer) })
     }
 }
 
 impl stream::Producer for TransactionalProducer {
-    type Group = ConsumerGroupMetadata;
+    type Group = Arc<ConsumerGroupMetadata>;
 
     fn begin(&mut self) -> Result<()> {
         Ok(self.producer.begin_transaction()?)
@@ -142,21 +144,29 @@ impl stream::Producer for TransactionalProducer {
         std::mem::take(&mut *footers.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn send_offsets(
-        &mut self,
-        offsets: &[(&str, i32, i64)],
-        group: &ConsumerGroupMetadata,
-    ) -> Result<()> {
+    fn send_offsets(&mut self, offsets: &[(&str, i32, i64)], group: Self::Group) -> Result<()> {
         let mut list = TopicPartitionList::with_capacity(offsets.len());
         for (topic, partition, offset) in offsets {
             list.add_partition_offset(topic, *partition, Offset::Offset(*offset))?;
         }
-        Ok(self.producer.send_offsets_to_transaction(&list, group, OFFSETS_TIMEOUT)?)
+        // librdkafka does not always keep to the bound: while the group's coordinator is gone it can wait for
+        // ever. So a thread of its own asks, and one that does not come back keeps the producer, which
+        // nobody uses any more.
+        let (answer, answered) = mpsc::channel();
+        let producer = self.producer.clone();
+        let ask = move || {
+            let sent = producer.send_offsets_to_transaction(&list, &group, OFFSETS_TIMEOUT);
+            drop(producer);
+            // Nobody listens if it took too long.
+            let _ = answer.send(sent);
+        };
+        std::thread::Builder::new().name("offsets".into()).spawn(ask)?;
+        let sent = answered.recv_timeout(OFFSETS_TIMEOUT + OFFSETS_GRACE);
+        Ok(sent.context("offsets: librdkafka did not come back")??)
     }
 
     fn commit(&mut self) -> Result<()> {
-        // "Never" means what is left of the transaction's time-out.
-        Ok(self.producer.commit_transaction(Timeout::Never)?)
+        Ok(self.producer.commit_transaction(COMMIT_TIMEOUT)?)
     }
 }
 

@@ -3,8 +3,9 @@
 //!
 //! Rebalances are only noted in librdkafka's callback; the thread acts on them between batches.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -27,9 +28,12 @@ const LAG_EVERY_MS: &str = "5000";
 
 /// Notes rebalances instead of acting on them, and exports how far behind its inboxes are.
 pub struct Noting {
-    notes: Mutex<Vec<Rebalance>>,
+    notes: Mutex<Vec<Note>>,
     lag: LagGauge,
 }
+
+/// A change, and the membership by which it was made: until it is answered there is no other.
+type Note = (Rebalance, Option<Arc<ConsumerGroupMetadata>>);
 
 impl ClientContext for Noting {
     fn stats(&self, statistics: Statistics) {
@@ -40,7 +44,7 @@ impl ClientContext for Noting {
 impl ConsumerContext for Noting {
     fn rebalance(
         &self,
-        _consumer: &BaseConsumer<Self>,
+        consumer: &BaseConsumer<Self>,
         error: rd_kafka_resp_err_t,
         list: &mut TopicPartitionList,
     ) {
@@ -51,7 +55,8 @@ impl ConsumerContext for Noting {
         } else {
             Rebalance::Revoked(partitions)
         };
-        self.notes.lock().unwrap_or_else(PoisonError::into_inner).push(note);
+        let membership = consumer.group_metadata().map(Arc::new);
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner).push((note, membership));
     }
 }
 
@@ -59,6 +64,7 @@ impl ConsumerContext for Noting {
 pub struct GroupInboxes {
     commands: BaseConsumer<Noting>,
     outcomes: BaseConsumer<Measured>,
+    membership: RefCell<Option<Arc<ConsumerGroupMetadata>>>,
 }
 
 /// Who this thread is to the group.
@@ -89,7 +95,7 @@ impl GroupInboxes {
             .set("statistics.interval.ms", LAG_EVERY_MS)
             .create_with_context(Measured(LagGauge::new(group)))
             .context("outcome consumer cannot be made")?;
-        let inboxes = Self { commands, outcomes };
+        let inboxes = Self { commands, outcomes, membership: RefCell::default() };
         let topics: Vec<&str> = processors.iter().map(|p| p.commands).collect();
         inboxes.commands.subscribe(&topics).context("command inboxes cannot be subscribed")?;
         Ok(inboxes)
@@ -97,11 +103,17 @@ impl GroupInboxes {
 }
 
 impl Inboxes for GroupInboxes {
-    type Group = ConsumerGroupMetadata;
+    type Group = Arc<ConsumerGroupMetadata>;
 
     fn rebalances(&self) -> Vec<Rebalance> {
         let notes = &self.commands.context().notes;
-        std::mem::take(&mut *notes.lock().unwrap_or_else(PoisonError::into_inner))
+        let notes = std::mem::take(&mut *notes.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut membership = self.membership.borrow_mut();
+        let heard = |(change, by): Note| {
+            *membership = by;
+            change
+        };
+        notes.into_iter().map(heard).collect()
     }
 
     fn next(&self, inbox: Inbox, mut take: impl FnMut(Incoming<'_>) -> Result<()>) -> Result<bool> {
@@ -161,8 +173,8 @@ impl Inboxes for GroupInboxes {
         Ok(())
     }
 
-    fn group(&self) -> Result<ConsumerGroupMetadata> {
-        self.commands.group_metadata().context("not a member of the group")
+    fn group(&self) -> Result<Self::Group> {
+        self.membership.borrow().clone().context("not a member of the group")
     }
 
     fn committed(&self, topic: &str, partition: i32) -> Result<Option<i64>> {

@@ -88,6 +88,15 @@ impl<P: Platform> Committer<P> {
         platform: &P,
         inboxes: &P::Inboxes,
     ) -> Result<Option<Vec<Committed>>> {
+        let moved = self.advance(platform, inboxes);
+        if moved.is_err() {
+            // Never taken up again: a record may be missing, and the failure is told only once.
+            self.in_flight = None;
+        }
+        moved
+    }
+
+    fn advance(&mut self, platform: &P, inboxes: &P::Inboxes) -> Result<Option<Vec<Committed>>> {
         let Some(in_flight) = &mut self.in_flight else { return Ok(None) };
         if !self.producer.drained()? {
             return Ok(None);
@@ -130,7 +139,7 @@ impl<P: Platform> Committer<P> {
         }
         let group = inboxes.group()?;
         if !planted!(OffsetsNotSent) {
-            self.producer.send_offsets(&offsets, &group).context("offsets")?;
+            self.producer.send_offsets(&offsets, group).context("offsets")?;
         }
         let outcome = self.producer.commit().context("commit");
         if !planted!(UnknownOutcomeTakenAsCommitted) {

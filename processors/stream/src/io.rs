@@ -172,9 +172,9 @@ pub trait Producer: Sized {
     ///
     /// # Errors
     /// When the member is no longer of the group's present generation, or Kafka does not answer.
-    fn send_offsets(&mut self, offsets: &[(&str, i32, i64)], group: &Self::Group) -> Result<()>;
+    fn send_offsets(&mut self, offsets: &[(&str, i32, i64)], group: Self::Group) -> Result<()>;
 
-    /// Commits. Waits as long as it takes.
+    /// Commits. Waits some seconds.
     ///
     /// # Errors
     /// Any: the outcome may be unknown.
@@ -250,7 +250,9 @@ pub trait Inboxes {
     /// When the client refuses.
     fn unassign(&self, tasks: impl Iterator<Item = TaskId>) -> Result<()>;
 
-    /// What a transaction needs to commit offsets as this member.
+    /// What a transaction needs to commit offsets as this member: of the generation that the changes belong
+    /// to which [`Self::rebalances`] has returned last. A client joins the next one in the background;
+    /// under that, a thread could commit what it has been deprived of and has not heard of yet.
     ///
     /// # Errors
     /// When the group was never joined.

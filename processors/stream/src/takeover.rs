@@ -40,18 +40,7 @@ impl<P: Platform> Takeover<'_, P> {
         let log = changelog(task);
         // First, since it can still belong to another thread of this process: then nobody is fenced.
         let store = self.platform.store(task)?;
-        if let Some((offset, footer)) = last_footer(self.logs, &log)?
-            && !footer.released
-            && footer.owner != self.owner
-            && *fenced != Some(offset)
-            && !planted!(OpenTransactionsIgnored)
-        {
-            self.platform.observe(Observed::Fencing(task, &footer.owner));
-            self.platform.producer(&footer.owner)?;
-            *fenced = Some(offset);
-        }
-        self.wait_until_stable(&log)?;
-        let footer = last_footer(self.logs, &log)?;
+        let footer = self.settled_footer(task, fenced)?;
         let positions = self.positions(task, footer.as_ref().map(|(_, f)| f))?;
         let bounds = self.logs.bounds(&log)?;
         make_usable(self.platform, task, &store, footer.as_ref().map(|(_, f)| f), bounds)?;
@@ -76,6 +65,36 @@ impl<P: Platform> Takeover<'_, P> {
         let Footer { term, sequence, now, store_id, .. } = footer.1;
         let start = Start { term, sequence, positions, now, store_id, owner, repairs };
         Ok((store, start))
+    }
+
+    /// The last footer when its owner can't write another one.
+    fn settled_footer(
+        &self,
+        task: TaskId,
+        fenced: &mut Option<i64>,
+    ) -> Result<Option<(i64, Footer)>> {
+        let log = changelog(task);
+        let mut footer = last_footer(self.logs, &log)?;
+        loop {
+            if let Some((offset, footer)) = &footer
+                && !footer.released
+                && footer.owner != self.owner
+                && *fenced != Some(*offset)
+                && !planted!(OpenTransactionsIgnored)
+            {
+                self.platform.observe(Observed::Fencing(task, &footer.owner));
+                self.platform.producer(&footer.owner)?;
+                *fenced = Some(*offset);
+            }
+            self.wait_until_stable(&log)?;
+            let newest = last_footer(self.logs, &log)?;
+            let offset =
+                |footer: &Option<(i64, Footer)>| footer.as_ref().map(|(offset, _)| *offset);
+            if offset(&newest) == offset(&footer) {
+                return Ok(newest);
+            }
+            footer = newest;
+        }
     }
 
     fn wait_until_stable(&self, log: &Changelog) -> Result<()> {

@@ -153,7 +153,7 @@ impl<P: Partition> Worker<'_, P> {
     /// Takes what the queue holds, up to a full batch.
     async fn collect(&mut self) -> Result<(), Leave> {
         let mut taken = 0;
-        while !self.complete() {
+        while !self.limits.full(self.batch.records.len(), self.batch.bytes) {
             match self.intake.poll() {
                 Ok(Polled::Record(record)) => self.take(*record),
                 Ok(Polled::Unknown(id)) => match self.intake.learn(id).await {
@@ -177,11 +177,6 @@ impl<P: Partition> Worker<'_, P> {
         self.task.progress.caught_up(false);
         self.batch.bytes += record.len();
         self.batch.records.push(record);
-    }
-
-    /// Whether no record may join the batch.
-    fn complete(&self) -> bool {
-        self.limits.full(self.batch.records.len(), self.batch.bytes)
     }
 
     fn due(&self) -> Due {

@@ -8,7 +8,7 @@ mod order_events;
 mod order_lines;
 mod order_states;
 
-use events::{Millis, Record};
+use events::{Millis, OrderStatusChanged, Record};
 use uuid::Uuid;
 
 /// Bits of a precedence that hold the sequence; the term stands above them.
@@ -59,6 +59,18 @@ pub(super) fn encode(record: &Record, source: &Source, rows: &mut impl Rows) {
         order_events::encode(event, source, rows);
         order_states::encode(event, source, rows);
     }
+}
+
+/// What was ordered, as two tables tell it: columns `ordered_at` to `country`.
+fn placed(event: &OrderStatusChanged, out: &mut Vec<u8>) {
+    let body = event.order.as_ref();
+    out.extend(event.ordered_at.0.to_le_bytes());
+    text(event.currency.as_str(), out);
+    out.extend(event.total_minor.to_le_bytes());
+    out.extend(count(event.line_count).to_le_bytes());
+    let pieces = body.map_or(0, |body| body.lines.iter().map(|l| i64::from(l.quantity)).sum());
+    out.extend(unsigned(pieces).to_le_bytes());
+    text(body.map_or("", |body| &body.destination.country), out);
 }
 
 fn unsigned(number: i64) -> u64 {

@@ -30,9 +30,9 @@ Examples:
   tillroll-chaos --seed 7 --rate 50     other faults, 50 orders a second
 
 Exit codes:
-  0  nothing lost, nothing twice, everything recovered
-  1  a difference, a fault not recovered from, or something that does not start; the components'
-     logs are in target/chaos-logs";
+  0  nothing lost, nothing twice, at most 1 % unknown; of 100 faults or more, 99 in 100 recovered
+     from within 30 s
+  1  otherwise, or something does not start; the components' logs are in target/chaos-logs";
 
 /// Two of everything of ours, so that one can fail while the other goes on.
 const INSTANCES: Instances = Instances { ingest: 2, processors: 2, sinks: 2 };
@@ -52,7 +52,7 @@ struct Arguments {
     #[arg(long, env = "MINUTES", default_value_t = 3)]
     minutes: u64,
     /// Orders per second
-    #[arg(long, env = "RATE", default_value_t = 100)]
+    #[arg(long, env = "RATE", default_value_t = 50)]
     rate: u32,
     /// Decides the faults and the orders
     #[arg(long, env = "SEED", default_value_t = 1)]
@@ -179,9 +179,10 @@ fn report(
     let all: u64 = findings.told.values().sum();
     let unknown = told(Told::Unknown) + told(Told::Sent);
     let too_unknown = unknown as f64 > all as f64 * MOST_UNKNOWN;
-    // One in a hundred may take longer than the bound: that is what the 99th percentile says.
+    // One in a hundred may take longer than the bound: that is what the 99th percentile says. Fewer faults
+    // have none; what is slow among them is told, and what never recovers differs in the end.
     let slow = hit.iter().filter(|s| !s.recovered).count();
-    let too_slow = slow * 100 > hit.len();
+    let too_slow = hit.len() >= 100 && slow * 100 > hit.len();
     let mut kinds: BTreeMap<String, u64> = BTreeMap::new();
     for struck in &hit {
         let component =

@@ -245,7 +245,7 @@ impl Courier {
             number: self.bookings.fetch_add(1, Ordering::Relaxed) + 1,
             price_minor: settings.price_minor,
             promised_at: now_ms() + i64::from(settings.promise_hours) * 3_600_000,
-            currency: settings.currency.as_bytes().try_into().unwrap_or(*b"XXX"),
+            currency: settings.currency.as_bytes().try_into().expect("checked: 3 letters"),
         };
         match self.ledger.book(reference, order, make) {
             Booked::New(booking) => self.answer(StatusCode::CREATED, &booking, None),
@@ -281,7 +281,7 @@ impl Courier {
             consignment_id: &self.consignment_id(booking),
             tracking_number: &format!("{prefix}{:010}", booking.number),
             price_minor: booking.price_minor,
-            currency: std::str::from_utf8(&booking.currency).unwrap_or("XXX"),
+            currency: std::str::from_utf8(&booking.currency).expect("checked: letters"),
             promised_at: booking.promised_at,
             status,
         };

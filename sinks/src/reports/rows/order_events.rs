@@ -2,7 +2,7 @@
 
 use events::OrderStatusChanged;
 
-use super::{Rows, Source, Table, count, length, text, unsigned, uuid};
+use super::{Rows, Source, Table, count, length, placed, text, unsigned, uuid};
 
 pub(super) static TABLE: Table = Table {
     name: "order_events",
@@ -24,13 +24,7 @@ pub(super) fn encode(event: &OrderStatusChanged, source: &Source, rows: &mut imp
         text(event.status.as_str(), out);
         text(&event.reason, out);
         out.extend(event.occurred_at.0.to_le_bytes());
-        out.extend(event.ordered_at.0.to_le_bytes());
-        text(event.currency.as_str(), out);
-        out.extend(event.total_minor.to_le_bytes());
-        out.extend(count(event.line_count).to_le_bytes());
-        let pieces = body.map_or(0, |body| body.lines.iter().map(|l| i64::from(l.quantity)).sum());
-        out.extend(unsigned(pieces).to_le_bytes());
-        text(body.map_or("", |body| &body.destination.country), out);
+        placed(event, out);
         out.push(u8::from(body.is_some_and(|body| body.customer_id.is_none())));
         text(body.and_then(|body| body.customer_id.as_deref()).unwrap_or(""), out);
         text(consignment.map_or("", |c| c.courier.as_str()), out);

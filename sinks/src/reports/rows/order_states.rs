@@ -5,9 +5,9 @@
 //! front of, the value. Folded here and not by a materialized view: ClickHouse does not run a view for
 //! what is inserted while it still loads it after a start (ClickHouse issue 72589).
 
-use events::{Millis, OrderStatus, OrderStatusChanged};
+use events::{OrderStatus, OrderStatusChanged};
 
-use super::{Rows, Source, Table, count, text, unsigned, uuid};
+use super::{Rows, Source, Table, count, placed, text, unsigned, uuid};
 
 pub(super) static TABLE: Table = Table {
     name: "order_states",
@@ -50,17 +50,11 @@ pub(super) fn encode(event: &OrderStatusChanged, source: &Source, rows: &mut imp
     rows.row(&TABLE, event.accepted_at, |out| {
         text(event.merchant.as_str(), out);
         uuid(event.order_id.0, out);
-        time(event.accepted_at, out);
+        out.extend(event.accepted_at.0.to_le_bytes());
         out.extend(newest.to_le_bytes());
         text(&format!("{version:08X}{precedence:016X}{}", event.reason), out);
         out.extend(place.map_or(0, |place| 1_u32 << place).to_le_bytes());
-        time(event.ordered_at, out);
-        text(event.currency.as_str(), out);
-        out.extend(event.total_minor.to_le_bytes());
-        out.extend(count(event.line_count).to_le_bytes());
-        let pieces = body.map_or(0, |body| body.lines.iter().map(|l| i64::from(l.quantity)).sum());
-        out.extend(unsigned(pieces).to_le_bytes());
-        text(body.map_or("", |body| &body.destination.country), out);
+        placed(event, out);
         text(body.and_then(|body| body.customer_id.as_deref()).unwrap_or(""), out);
         for column in 0..=TIMED {
             let here = place.is_some_and(|place| place.min(TIMED) == column);
@@ -75,8 +69,4 @@ pub(super) fn encode(event: &OrderStatusChanged, source: &Source, rows: &mut imp
         out.extend(number(consignment.map(|c| unsigned(c.promised_at.0))));
         out.extend(number(consignment.map(|c| u64::from(count(c.attempt)))));
     });
-}
-
-fn time(at: Millis, out: &mut Vec<u8>) {
-    out.extend(at.0.to_le_bytes());
 }

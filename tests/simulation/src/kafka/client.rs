@@ -43,7 +43,8 @@ pub struct Client {
     pending: BTreeSet<Tp>,
     rejoin: bool,
     leaving: bool,
-    notes: VecDeque<Note>,
+    /// With the proof of the generation that they belong to.
+    notes: VecDeque<(Note, Proof)>,
     /// Another process has this instance id.
     pub fenced: bool,
 }
@@ -67,13 +68,13 @@ impl Client {
     }
 
     /// What it can prove now.
-    pub fn proof(&self) -> Proof {
+    fn proof(&self) -> Proof {
         let (member, generation) = (self.member, self.generation);
         Proof { instance: self.instance.clone(), member, generation }
     }
 
     /// Notes since the last call; the application polled.
-    pub fn notes(&mut self) -> Vec<Note> {
+    pub fn notes(&mut self) -> Vec<(Note, Proof)> {
         self.notes.drain(..).collect()
     }
 
@@ -145,12 +146,12 @@ impl Client {
     fn assign(&mut self, added: BTreeSet<Tp>) {
         self.owned.extend(&added);
         self.awaiting = Awaiting::Assign;
-        self.notes.push_back(Note::Assigned(added));
+        self.notes.push_back((Note::Assigned(added), self.proof()));
     }
 
     fn revoke(&mut self, gone: BTreeSet<Tp>) {
         self.awaiting = Awaiting::Unassign(gone.clone());
-        self.notes.push_back(Note::Revoked(gone));
+        self.notes.push_back((Note::Revoked(gone), self.proof()));
     }
 
     fn forget(&mut self) {

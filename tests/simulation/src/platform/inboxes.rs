@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use machines::TaskId;
 use stream::{Inbox, Inboxes, Incoming, Rebalance, Stopped};
 
@@ -29,6 +29,7 @@ pub struct ModelInboxes<'y> {
     reading: RefCell<BTreeMap<Tp, Reading>>,
     fetches_at: Cell<u64>,
     turn: Cell<usize>,
+    proof: RefCell<Option<Proof>>,
 }
 
 impl<'y> ModelInboxes<'y> {
@@ -42,8 +43,14 @@ impl<'y> ModelInboxes<'y> {
         let after = world.chance.between(1_000, 20_000);
         world.schedule(after, Event::Member(client));
         drop(world);
-        let reading = RefCell::default();
-        Self { context, client, reading, fetches_at: Cell::new(0), turn: Cell::new(0) }
+        Self {
+            context,
+            client,
+            reading: RefCell::default(),
+            fetches_at: Cell::new(0),
+            turn: Cell::new(0),
+            proof: RefCell::default(),
+        }
     }
 
     fn fetch(&self) {
@@ -122,11 +129,15 @@ impl Inboxes for ModelInboxes<'_> {
             let names = |tps: &BTreeSet<Tp>| -> Vec<(String, i32)> {
                 tps.iter().map(|tp| (kafka.topic(*tp).into(), i32::from(tp.partition))).collect()
             };
-            let notes = client.notes().into_iter().map(|note| match note {
-                Note::Assigned(tps) => Rebalance::Assigned(names(&tps)),
-                Note::Revoked(tps) => Rebalance::Revoked(names(&tps)),
-            });
-            notes.collect()
+            let mut changes = Vec::new();
+            for (note, proof) in client.notes() {
+                changes.push(match note {
+                    Note::Assigned(tps) => Rebalance::Assigned(names(&tps)),
+                    Note::Revoked(tps) => Rebalance::Revoked(names(&tps)),
+                });
+                self.proof.replace(Some(proof));
+            }
+            changes
         })
     }
 
@@ -161,7 +172,7 @@ impl Inboxes for ModelInboxes<'_> {
     }
 
     fn group(&self) -> Result<Proof> {
-        Ok(self.with_client(|client, _| client.proof()))
+        self.proof.borrow().clone().context("not a member of the group")
     }
 
     fn committed(&self, topic: &str, partition: i32) -> Result<Option<i64>> {

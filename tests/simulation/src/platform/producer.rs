@@ -124,11 +124,11 @@ impl Producer for ModelProducer<'_> {
         self.with(|producer| std::mem::take(&mut producer.footers))
     }
 
-    fn send_offsets(&mut self, offsets: &[(&str, i32, i64)], group: &Proof) -> Result<()> {
+    fn send_offsets(&mut self, offsets: &[(&str, i32, i64)], group: Proof) -> Result<()> {
         loop {
             self.context.request("send offsets")?;
             let mut world = self.context.world.borrow_mut();
-            match add_offsets(&mut world, self.id, offsets, group) {
+            match add_offsets(&mut world, self.id, offsets, &group) {
                 Ok(()) => break,
                 Err(Refused::Concurrent) => {}
                 Err(refused) => {
