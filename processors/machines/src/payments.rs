@@ -4,8 +4,10 @@
 //! States of a method: *new* → *authorized* → *captured*, or *declined*; compensated as *voided* or
 //! *refunded*. Beside its state a method has at most one *open step*: a call under way, one that is
 //! waited with, or one in doubt. A step in doubt is resolved by asking the provider, never by
-//! guessing: what the provider does not know is done again under the same idempotency key, and under
-//! another key only when the first one can no longer arrive.
+//! guessing: a payment that the provider does not know is made again under the same idempotency key, and
+//! under another key only when the first one can no longer arrive. A step of a payment that it knows and
+//! that stands where it stood is asked for under another key at once: providers repeat a failure under the old
+//! one (Stripe, "Idempotent requests"), and let a payment be captured, voided or refunded once.
 //!
 //! Answers and webhooks are the same to this machine: reports of where a payment stands. A state only
 //! moves forward, in [`PaymentState`]'s order, so reports may come early, late, twice and in any order.
@@ -33,6 +35,8 @@ use crate::table::{AnyTable, Backing, Key, Row, Table, TableId};
 
 /// Wait before a step that certainly did nothing is tried again: doubles from 0.5 s to 30 s.
 const RETRY_MS: (i64, i64) = (500, 30_000);
+/// Wait before a provider is asked again for what it has refused: doubles from 0.5 s to an hour.
+const REFUSED_MS: (i64, i64) = (500, 3_600_000);
 /// Wait before a provider is asked what came of a step: doubles from 1 s to 60 s.
 const ASK_MS: (i64, i64) = (1_000, 60_000);
 /// A step must not be sent later than this after it was decided: providers forget idempotency keys
@@ -176,12 +180,15 @@ impl Payments {
         self.drive(order, payment, context, fx);
     }
 
-    /// Takes what is authorized.
-    pub fn capture(&mut self, order: OrderKey, context: &Context, fx: &mut Effects) {
-        if let Some(mut payment) = self.moving.get(&order) {
-            payment.goal = Goal::Capture;
-            self.drive(order, payment, context, fx);
-        }
+    /// Takes what is authorized. It may be taken already, or gone.
+    pub fn capture(
+        &mut self,
+        order: OrderKey,
+        context: &Context,
+        fx: &mut Effects,
+    ) -> Option<Moved> {
+        let payment = self.moving.get(&order)?;
+        self.drive(order, Payment { goal: Goal::Capture, ..payment }, context, fx)
     }
 
     /// Lets go of everything held and gives back everything taken. True if that takes time:

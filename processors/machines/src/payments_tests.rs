@@ -75,6 +75,25 @@ fn paying(amounts: &[(&str, i64)]) -> (World, Vec<String>) {
     (world, told)
 }
 
+/// An answer that says nothing.
+fn answered() -> PaymentAnswered {
+    PaymentAnswered {
+        order_id: order_id(),
+        accepted_at: ACCEPTED,
+        method: 1,
+        generation: 1,
+        attempt: 1,
+        provider: ProviderCode::parse("card").unwrap(),
+        step: PaymentStep::Unknown,
+        outcome: PaymentOutcome::Unknown,
+        state: PaymentState::Unknown,
+        reference: "pi".into(),
+        amount_minor: 0,
+        reason: "".into(),
+        latency_ms: 1,
+    }
+}
+
 fn tell(effect: &Effect) -> String {
     match effect {
         Effect::Emit { record: Record::OrderStatusChanged(changed), .. } => {
@@ -158,20 +177,19 @@ impl World {
     ) -> Vec<String> {
         let declined = outcome == PaymentOutcome::Declined;
         self.step(PaymentAnswered {
-            order_id: order_id(),
-            accepted_at: ACCEPTED,
             method,
             generation,
-            attempt: 1,
-            provider: ProviderCode::parse("card").unwrap(),
             step,
             outcome,
             state,
-            reference: "pi".into(),
-            amount_minor: 0,
             reason: if declined { "card_declined".into() } else { "".into() },
-            latency_ms: 1,
+            ..answered()
         })
+    }
+
+    /// The first method's step is refused under this key.
+    fn refuse(&mut self, step: PaymentStep, attempt: i32) -> Vec<String> {
+        self.step(PaymentAnswered { attempt, step, outcome: Declined, ..answered() })
     }
 
     fn webhook(&mut self, method: i32, state: PaymentState) -> Vec<String> {
@@ -290,6 +308,43 @@ fn an_unknown_outcome_is_resolved_by_asking() {
     assert_eq!(world.later(60_000), ["ask: card 1.1-capture.1"]);
     let told = world.answer_with(1, 1, Capture, Succeeded, PaymentState::Captured);
     assert_eq!(told, ["paid, captured 100", "BookConsignment"]);
+}
+
+#[test]
+fn a_failure_that_a_provider_repeats_under_its_key_is_left_behind() {
+    let (mut world, _) = paying(&[("card", 100)]);
+    world.answer(1, Authorize, Succeeded);
+    world.answer(1, Capture, Unknown);
+    world.later(1_000);
+    let told = world.answer_with(1, 1, Capture, NotFound, PaymentState::Authorized);
+    assert_eq!(told, NOTHING);
+    assert_eq!(world.later(1_000), ["card 1.1-capture.2"]);
+    // The first one was only late.
+    assert_eq!(world.webhook(1, PaymentState::Captured), ["paid, captured 100", "BookConsignment"]);
+}
+
+#[test]
+fn what_a_provider_has_captured_by_itself_is_paid() {
+    let (mut world, _) = paying(&[("card", 100)]);
+    let told = world.answer_with(1, 1, Authorize, Succeeded, PaymentState::Captured);
+    assert_eq!(told, ["authorized, captured 100", "paid", "BookConsignment"]);
+}
+
+#[test]
+fn what_a_provider_refuses_to_give_back_is_asked_for_ever_less_often() {
+    let (mut world, _) = paying(&[("card", 100)]);
+    world.answer(1, Authorize, Succeeded);
+    world.answer(1, Capture, Succeeded);
+    world.no_courier();
+    let mut waited = 0;
+    for attempt in 1..=20 {
+        world.refuse(Refund, attempt);
+        let due = (500_i64 << (attempt - 1).min(16)).min(3_600_000);
+        assert_eq!(world.later(due - 1), NOTHING);
+        assert_eq!(world.later(1), [format!("card 1.1-refund.{}", attempt + 1)]);
+        waited += due;
+    }
+    assert!(waited > 6 * 3_600_000, "{waited}");
 }
 
 #[test]

@@ -94,12 +94,13 @@ impl Fulfilment {
             (Moved::Authorized, Stage::Paying) => {
                 let news = News { payments: self.payments.facts(order), ..News::default() };
                 announce(order_id, &mut saga, OrderStatus::Authorized, news, context, fx);
-                self.payments.capture(order, context, fx);
                 if planted!(BookedUnpaid) {
                     saga.stage = Stage::Booking;
                     self.book(order_id, &saga, context, fx);
                 }
                 self.sagas.put(order_id, saga);
+                let moved = self.payments.capture(order, context, fx);
+                self.payment_moved(order, moved, context, fx);
             }
             (Moved::Captured, Stage::Paying) => {
                 let news = News { payments: self.payments.facts(order), ..News::default() };

@@ -8,7 +8,7 @@ use events::{
 
 use super::{
     ASK_MS, AUTHORIZATION_LIFETIME_MS, FINAL_AFTER_MS, Goal, KEY_LIFETIME_MS, MOST_GENERATIONS,
-    Method, Moved, Open, Payment, PaymentCall, RETRY_MS,
+    Method, Moved, Open, Payment, PaymentCall, REFUSED_MS, RETRY_MS,
 };
 use crate::planted;
 
@@ -113,6 +113,16 @@ impl Payment {
     }
 }
 
+impl Open {
+    /// Goes on under another key, after a wait.
+    fn renew(&mut self, wait: (i64, i64), now: Millis) {
+        self.attempt += 1;
+        self.decided_at = now;
+        self.doubt = false;
+        self.waits_until = Some(now.plus(doubled(wait, self.tries - 1)));
+    }
+}
+
 /// How a step is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Send {
@@ -188,6 +198,10 @@ impl Method {
                 }
                 Some(Send { ask: open.doubt })
             }
+            PaymentOutcome::NotFound if answer.state != PaymentState::Unknown => {
+                open.renew(RETRY_MS, now);
+                None
+            }
             PaymentOutcome::NotFound => self.after_not_found(goal, now),
             // The provider's word under this key; what was wanted may be asked for under another.
             PaymentOutcome::Declined | PaymentOutcome::Succeeded => {
@@ -196,10 +210,7 @@ impl Method {
                     self.refuse_capture(answer);
                     return None;
                 }
-                open.attempt += 1;
-                open.decided_at = now;
-                open.doubt = false;
-                open.waits_until = wait(RETRY_MS, open);
+                open.renew(REFUSED_MS, now);
                 None
             }
         }
