@@ -14,10 +14,12 @@ use crate::publish::Publisher;
 use crate::recent::Recent;
 use crate::request::BodyBudget;
 use crate::tail::Tail;
-use crate::webhooks::Secrets;
+use crate::webhooks::Webhooks;
 
 /// Receipts, and requests to change orders, that are remembered: far fewer than orders, and known to their own process alone.
 const RECEIPTS: usize = 100_000;
+/// Events that are remembered, known to their own process alone.
+const EVENTS: usize = 200_000;
 
 /// Everything a handler needs.
 pub(crate) struct App {
@@ -27,12 +29,14 @@ pub(crate) struct App {
     pub(crate) recent: Arc<Recent>,
     pub(crate) receipts: Recent,
     pub(crate) requests: Recent,
+    /// Ids of providers' events.
+    pub(crate) events: Recent,
+    pub(crate) webhooks: Webhooks,
     pub(crate) database: Database,
     pub(crate) bodies: BodyBudget,
     pub(crate) limits: Limits,
     pub(crate) idempotency_days: u16,
     pub(crate) reservation_ms: i64,
-    pub(crate) webhook_secrets: Secrets,
     _tail: Tail,
 }
 
@@ -64,8 +68,9 @@ impl App {
             receipts: Recent::new(window, RECEIPTS),
             requests: Recent::new(window, RECEIPTS),
             reservation_ms: i64::from(config.reservation_seconds) * 1000,
+            events: Recent::new(window, EVENTS),
+            webhooks: Webhooks::new(config)?,
             database: Database::new(&config.postgres, &config.tracking)?,
-            webhook_secrets: Secrets::read(&config.webhook_secrets_file)?,
             bodies: BodyBudget::new(config.limits.bodies_bytes),
             limits: config.limits.clone(),
             idempotency_days: config.idempotency_days,

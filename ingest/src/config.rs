@@ -27,6 +27,7 @@ pub struct Config {
     pub tracking: Tracking,
     pub limits: Limits,
     pub recent: Recent,
+    pub webhooks: crate::webhooks::Settings,
 }
 
 /// How to read the tracking store.
@@ -91,6 +92,7 @@ impl Config {
         ensure!(limits.body_bytes <= most, "limits.body_bytes must be at most {most}");
         ensure!(self.recent.window_minutes > 0, "recent.window_minutes must be positive");
         ensure!(self.tracking.connections > 0, "tracking.connections must be positive");
+        ensure!(self.webhooks.tolerance_s > 0, "webhooks.tolerance_s must be positive");
         Ok(())
     }
 }

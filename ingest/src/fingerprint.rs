@@ -4,10 +4,15 @@
 use std::collections::BTreeMap;
 
 use compact_str::CompactString;
-use events::{Currency, Destination, Fingerprint, Millis, OrderId, OrderLine, Sku, WarehouseCode};
+use events::{
+    Currency, Fingerprint, Millis, OrderId, OrderLine, PaymentMethod, ProviderCode, Sku,
+    WarehouseCode,
+};
 use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
+
+use crate::validate;
 
 // The fields of these structs stand in alphabetical order: that is the canonical form.
 
@@ -23,6 +28,9 @@ struct Order<'a> {
     #[serde(serialize_with = "order_lines")]
     lines: &'a [OrderLine],
     ordered_at: Millis,
+    // Absent as in bodies of before there were payments.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payment_methods: Option<Vec<Method<'a>>>,
 }
 
 #[derive(Serialize)]
@@ -49,6 +57,13 @@ struct Change<'a> {
 }
 
 #[derive(Serialize)]
+struct Method<'a> {
+    amount_minor: i64,
+    provider: &'a ProviderCode,
+    token: &'a str,
+}
+
+#[derive(Serialize)]
 struct Receipt<'a> {
     pieces: &'a BTreeMap<Sku, i32>,
     warehouse: &'a WarehouseCode,
@@ -62,15 +77,13 @@ fn order_lines<S: Serializer>(lines: &&[OrderLine], serializer: S) -> Result<S::
     }))
 }
 
-pub(crate) fn order(
-    customer_id: Option<&str>,
-    currency: &Currency,
-    destination: &Destination,
-    lines: &[OrderLine],
-    ordered_at: Millis,
-    attributes: &BTreeMap<CompactString, CompactString>,
-    await_confirmation: bool,
-) -> Fingerprint {
+fn method(method: &PaymentMethod) -> Method<'_> {
+    let PaymentMethod { provider, token, amount_minor } = method;
+    Method { amount_minor: *amount_minor, provider, token }
+}
+
+pub(crate) fn order(order: &validate::Order) -> Fingerprint {
+    let destination = &order.destination;
     let address = Address {
         city: &destination.city,
         country: &destination.country,
@@ -78,14 +91,16 @@ pub(crate) fn order(
         postcode: &destination.postcode,
         street: &destination.street,
     };
+    let methods = order.payment_methods.as_ref();
     digest(&Order {
-        attributes,
-        await_confirmation,
-        currency,
-        customer_id,
+        attributes: &order.attributes,
+        await_confirmation: order.await_confirmation,
+        currency: &order.currency,
+        customer_id: order.customer_id.as_deref(),
         destination: address,
-        lines,
-        ordered_at,
+        lines: &order.lines,
+        ordered_at: order.ordered_at,
+        payment_methods: methods.map(|methods| methods.iter().map(method).collect()),
     })
 }
 

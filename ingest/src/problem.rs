@@ -59,7 +59,7 @@ codes! {
     Unauthorized 401 "unauthorized" false "No valid API key"
         "The header `Authorization: Bearer tr_…` is missing, or its key is unknown or revoked."
     InvalidSignature 401 "invalid_signature" false "No valid signature"
-        "A webhook needs `webhook-id`, `webhook-timestamp` (within five minutes) and `webhook-signature` under the courier's secret (Standard Webhooks)."
+        "A webhook's signature is missing, made with another secret or for another body, or its time is too far off (`webhooks.tolerance_s`)."
     NotFound 404 "not_found" false "No such path"
         "The API has no such path."
     OrderNotFound 404 "order_not_found" false "No such order"

@@ -84,7 +84,8 @@ where
         parse(&self.bytes(limits, budget).await?)
     }
 
-    /// Reads a JSON body as it was sent, within the limits' bytes and time.
+    /// Reads a JSON body as it was sent, within the limits' bytes and time. The budget holds its room while
+    /// it is read.
     pub(crate) async fn bytes(
         &mut self,
         limits: &Limits,

@@ -53,10 +53,18 @@ where
             ("/v1/stock/{sku}", stock::show(app, request, sku).await)
         }
         (["v1", "stock", _], _) => ("/v1/stock/{sku}", only("GET")),
-        (["v1", "webhooks", "couriers", courier], &Method::POST) => {
-            ("/v1/webhooks/couriers/{courier}", webhooks::report(app, request, courier).await)
-        }
+        (["v1", "webhooks", "couriers", courier], &Method::POST) => (
+            "/v1/webhooks/couriers/{courier}",
+            webhooks::couriers::report(app, request, courier).await,
+        ),
         (["v1", "webhooks", "couriers", _], _) => ("/v1/webhooks/couriers/{courier}", only("POST")),
+        (["v1", "webhooks", "payments", provider], &Method::POST) => (
+            "/v1/webhooks/payments/{provider}",
+            webhooks::payments::receive(app, request, provider).await,
+        ),
+        (["v1", "webhooks", "payments", _], _) => {
+            ("/v1/webhooks/payments/{provider}", only("POST"))
+        }
         _ => ("unknown", Err(Problem::plain(Code::NotFound))),
     }
 }

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use chrono::DateTime;
 use compact_str::CompactString;
 use events::{
-    Currency, Destination, Fingerprint, Merchant, Millis, OrderId, OrderLine, OrderPlaced, Sku,
-    WarehouseCode,
+    Currency, Destination, Fingerprint, Merchant, Millis, OrderId, OrderLine, OrderPlaced,
+    PaymentMethod, Sku, WarehouseCode,
 };
 use serde_json::{Map, Value};
 
 use crate::faults::{Faults, Pointer};
 use crate::fingerprint;
+use crate::payment_methods;
 use crate::problem::Fault;
 
 /// More lines than this are refused, in orders and in receipts.
@@ -27,28 +28,21 @@ const LATEST: i64 = 7_258_118_400_000;
 /// An order's body, free of faults.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Order {
-    customer_id: Option<CompactString>,
-    currency: Currency,
-    destination: Destination,
-    lines: Vec<OrderLine>,
-    total_minor: i64,
-    ordered_at: Millis,
-    attributes: BTreeMap<CompactString, CompactString>,
-    await_confirmation: bool,
+    pub(crate) customer_id: Option<CompactString>,
+    pub(crate) currency: Currency,
+    pub(crate) destination: Destination,
+    pub(crate) lines: Vec<OrderLine>,
+    pub(crate) total_minor: i64,
+    pub(crate) ordered_at: Millis,
+    pub(crate) attributes: BTreeMap<CompactString, CompactString>,
+    pub(crate) await_confirmation: bool,
+    pub(crate) payment_methods: Option<Vec<PaymentMethod>>,
 }
 
 impl Order {
     /// What tells a repeated click from another order under the same key.
     pub fn fingerprint(&self) -> Fingerprint {
-        fingerprint::order(
-            self.customer_id.as_deref(),
-            &self.currency,
-            &self.destination,
-            &self.lines,
-            self.ordered_at,
-            &self.attributes,
-            self.await_confirmation,
-        )
+        fingerprint::order(self)
     }
 
     /// The record of this order; one that awaits a confirmation is held for `reservation_ms`.
@@ -73,6 +67,7 @@ impl Order {
             ordered_at: self.ordered_at,
             attributes: self.attributes,
             confirm_within_ms: if self.await_confirmation { reservation_ms } else { 0 },
+            payment_methods: self.payment_methods,
         }
     }
 }
@@ -108,6 +103,7 @@ pub fn order(body: &Value) -> Result<Order, Vec<Fault>> {
         "ordered_at",
         "attributes",
         "await_confirmation",
+        "payment_methods",
     ];
     let Some(object) = faults.object(&at, body, &known) else { return Err(faults.list) };
     let customer_id = match object.get("customer_id") {
@@ -130,6 +126,9 @@ pub fn order(body: &Value) -> Result<Order, Vec<Fault>> {
             false
         }
     };
+    let methods = object.get("payment_methods");
+    let payment_methods =
+        payment_methods::read(&mut faults, &at.child("payment_methods"), methods, total_minor);
     match (currency, destination, lines, total_minor, ordered_at) {
         (Some(currency), Some(destination), Some(lines), Some(total_minor), Some(ordered_at))
             if faults.list.is_empty() =>
@@ -143,6 +142,7 @@ pub fn order(body: &Value) -> Result<Order, Vec<Fault>> {
                 ordered_at,
                 attributes,
                 await_confirmation,
+                payment_methods,
             })
         }
         _ => Err(faults.list),

@@ -36,6 +36,7 @@ pub(crate) fn status(key: &str, version: i32) -> OrderStatusChanged {
         ordered_at: Millis(1_291_191_960_000),
         attributes: [("gift".into(), "yes".into())].into(),
         confirm_within_ms: 0,
+        payment_methods: None,
     };
     let consignment = Consignment {
         courier: CourierCode::parse("swift").expect("legal"),
@@ -64,6 +65,7 @@ pub(crate) fn status(key: &str, version: i32) -> OrderStatusChanged {
         order: (version == 1).then_some(body),
         consignment: (version == 3).then_some(consignment),
         refusals: Vec::new(),
+        payments: vec![],
     }
 }
 

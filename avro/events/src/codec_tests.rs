@@ -24,6 +24,11 @@ fn order() -> OrderPlaced {
         ordered_at: Millis(1_291_191_960_000),
         attributes: [("gift".into(), "yes".into())].into(),
         confirm_within_ms: 900_000,
+        payment_methods: Some(vec![PaymentMethod {
+            provider: ProviderCode::parse("stripe").unwrap(),
+            token: "pm_1".into(),
+            amount_minor: 1530,
+        }]),
     }
 }
 
@@ -70,6 +75,7 @@ fn samples() -> Vec<Record> {
     let lane = Lane::new(&warehouse, "GB");
     let courier = CourierCode::parse("swift").unwrap();
     let gbp = Currency::parse("GBP").unwrap();
+    let provider = ProviderCode::parse("stripe").unwrap();
     vec![
         placed.clone().into(),
         OrderRepeated {
@@ -238,6 +244,14 @@ fn samples() -> Vec<Record> {
             order: Some(placed),
             consignment: Some(consignment()),
             refusals: vec![refusal()],
+            payments: vec![PaymentFact {
+                method: 1,
+                provider: provider.clone(),
+                reference: "pi_1".into(),
+                state: PaymentState::Captured,
+                amount_minor: 1530,
+                currency: Currency::parse("GBP").unwrap(),
+            }],
         }
         .into(),
         StockLevelChanged {
@@ -274,6 +288,36 @@ fn samples() -> Vec<Record> {
         }
         .into(),
         ConfirmationTimedOut { order_id, accepted_at }.into(),
+        PaymentAnswered {
+            order_id,
+            accepted_at,
+            method: 1,
+            generation: 1,
+            attempt: 1,
+            provider: provider.clone(),
+            step: PaymentStep::Authorize,
+            outcome: PaymentOutcome::Declined,
+            state: PaymentState::Declined,
+            reference: "pi_1".into(),
+            amount_minor: 1530,
+            reason: "card_declined".into(),
+            latency_ms: 80,
+        }
+        .into(),
+        PaymentNotified {
+            order_id,
+            accepted_at,
+            method: 1,
+            generation: 1,
+            provider,
+            event_id: "evt_1".into(),
+            state: PaymentState::Authorized,
+            reference: "pi_1".into(),
+            amount_minor: 1530,
+            reason: "".into(),
+            occurred_at: Millis(6),
+        }
+        .into(),
     ]
 }
 

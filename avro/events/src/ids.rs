@@ -77,6 +77,10 @@ code!(
     /// A courier company.
     CourierCode
 );
+code!(
+    /// A payment provider.
+    ProviderCode
+);
 
 impl WarehouseCode {
     /// The one warehouse that every merchant has, until warehouses can be declared: receipts go to it

@@ -1,6 +1,7 @@
 //! The vocabulary of Tillroll: ids, money, every record type and its bytes, every topic.
 //!
-//! Read `ids`, then one file per topic family (`order`, `stock`, `courier`, `status`), then `record`
+//! Read `ids`, then one file per topic family (`order`, `stock`, `courier`, `payment`,
+//! `status`), then `record`
 //! (the closed set of record types), `codec` (bytes ⇄ records) and `topics` (who writes what where).
 //! This crate does no IO: schema ids are handed in, nothing is fetched.
 
@@ -10,6 +11,7 @@ pub mod ids;
 pub mod money;
 pub mod order;
 pub mod origin;
+pub mod payment;
 pub mod record;
 pub mod routing;
 pub mod status;
@@ -24,8 +26,8 @@ pub use courier::{
     CourierAnswered, CourierCall, CourierListed, VoidConsignment,
 };
 pub use ids::{
-    CourierCode, Fingerprint, Lane, Merchant, OrderId, OrderKey, ReceiptId, RequestId, Sku,
-    WarehouseCode,
+    CourierCode, Fingerprint, Lane, Merchant, OrderId, OrderKey, ProviderCode, ReceiptId,
+    RequestId, Sku, WarehouseCode,
 };
 pub use money::Currency;
 pub use order::{
@@ -33,6 +35,10 @@ pub use order::{
     OrderRepeated, RepeatKind,
 };
 pub use origin::{ORIGIN_HEADER, Origin};
+pub use payment::{
+    PaymentAnswered, PaymentFact, PaymentMethod, PaymentNotified, PaymentOutcome, PaymentState,
+    PaymentStep,
+};
 pub use record::{Record, RecordType};
 pub use routing::{
     Blackout, BreakerMoved, BreakerState, Candidate, CourierDecided, CourierRuled, DecisionReason,

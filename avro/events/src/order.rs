@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
-use crate::{Currency, Fingerprint, Merchant, Millis, OrderId, RequestId, Sku};
+use crate::{Currency, Fingerprint, Merchant, Millis, OrderId, PaymentMethod, RequestId, Sku};
 
 /// A merchant's order as ingest accepted it; one record per click, the first one counts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +36,9 @@ pub struct OrderPlaced {
     /// one, milliseconds; 0: it goes on at once.
     #[serde(default)]
     pub confirm_within_ms: i64,
+    /// What it is paid with, all of it or nothing; `None` when payment is not Tillroll's business.
+    #[serde(default)]
+    pub payment_methods: Option<Vec<PaymentMethod>>,
 }
 
 /// One line of an order; the same SKU may stand in several.

@@ -4,8 +4,9 @@ use crate::{
     AllocateLines, BookConsignment, BreakerMoved, CancelRequested, ConfirmationTimedOut,
     ConsignmentBooked, ConsignmentFailed, ConsignmentMoved, CourierAnswered, CourierDecided,
     CourierListed, CourierRuled, DeliveryJudged, LaneRuled, LinesRefused, LinesReserved,
-    OrderConfirmed, OrderPlaced, OrderRepeated, OrderStatusChanged, ReleaseLines, ReserveLines,
-    StockLevelChanged, StockReceived, TrackingReported, VoidConsignment,
+    OrderConfirmed, OrderPlaced, OrderRepeated, OrderStatusChanged, PaymentAnswered,
+    PaymentNotified, ReleaseLines, ReserveLines, StockLevelChanged, StockReceived,
+    TrackingReported, VoidConsignment,
 };
 
 macro_rules! records {
@@ -110,6 +111,8 @@ records!(
     OrderConfirmed,
     VoidConsignment,
     ConfirmationTimedOut,
+    PaymentAnswered,
+    PaymentNotified,
 );
 
 impl RecordType {

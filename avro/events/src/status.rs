@@ -3,7 +3,9 @@
 use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
-use crate::{Consignment, Currency, LineRefusal, Merchant, Millis, OrderId, OrderPlaced};
+use crate::{
+    Consignment, Currency, LineRefusal, Merchant, Millis, OrderId, OrderPlaced, PaymentFact,
+};
 
 /// Where an order stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -92,4 +94,6 @@ pub struct OrderStatusChanged {
     pub consignment: Option<Consignment>,
     /// With `rejected`: the lines that cannot be served.
     pub refusals: Vec<LineRefusal>,
+    /// What has happened to the order's payments since its last status event.
+    pub payments: Vec<PaymentFact>,
 }

@@ -54,6 +54,8 @@ pub const ORDER_OUTCOMES: Topic = Topic {
         RecordType::OrderConfirmed,
         RecordType::ConfirmationTimedOut,
         RecordType::ConsignmentMoved,
+        RecordType::PaymentAnswered,
+        RecordType::PaymentNotified,
     ],
     retention: Retention::Days(7),
 };

@@ -1,5 +1,5 @@
 //! What ingest, runtime and sinks share: the registry, Kafka clients, the topic set-up, the dead
-//! letter envelope, configuration, API keys, metrics and the operator's port.
+//! letter envelope, configuration, secrets, API keys, names of payments, metrics and the operator's port.
 
 use mimalloc::MiMalloc;
 
@@ -9,7 +9,9 @@ pub mod config;
 pub mod dead_letter;
 pub mod keys;
 pub mod operator;
+pub mod payment_names;
 pub mod registry;
+pub mod secret;
 pub mod telemetry;
 
 /// Every process's allocator, librdkafka's and RocksDB's too: records are born in one thread and die in

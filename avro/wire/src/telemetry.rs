@@ -76,6 +76,12 @@ metric!(COURIER_BREAKER: IntGaugeVec = register_int_gauge_vec(
 metric!(ORDERS_WAITED: IntCounter = register_int_counter(
     "tillroll_courier_rounds_in_vain_total",
     "Rounds in which no courier took an order; it waits for the next."));
+metric!(PAYMENT_CALLS: IntCounterVec = register_int_counter_vec(
+    "tillroll_payment_calls_total", "Calls to payment providers by outcome.",
+    &["provider", "step", "outcome"]));
+metric!(PAYMENT_CALL_SECONDS: HistogramVec = register_histogram_vec(
+    "tillroll_payment_call_duration_seconds", "From commit to answer, the wait for a free place included.",
+    &["provider"], LATENCY_BUCKETS.to_vec()));
 metric!(INVARIANT_VIOLATIONS: IntCounterVec = register_int_counter_vec(
     "tillroll_invariant_violations_total", "Broken invariants by number.", &["invariant"]));
 metric!(SINK_ROWS: IntCounterVec = register_int_counter_vec(

@@ -19,6 +19,8 @@ pub mod courier_simulator;
 pub mod fetch;
 pub mod health;
 pub mod kafka;
+pub mod payment;
+pub mod payment_simulator;
 pub mod ports;
 pub mod postgres;
 pub mod process;

@@ -10,20 +10,21 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::clickhouse;
 use crate::component::Plan;
 use crate::health::Check;
 use crate::ports::Ports;
 use crate::process::Spec;
+use crate::{clickhouse, payment};
 
 const READY_WITHIN: Duration = Duration::from_secs(90);
 /// Ports that are easy to remember, for the first instance of each, if they are free.
 const INGEST_PORT: u16 = 8080;
 
 /// Every binary that a whole stack needs.
-pub const BINARIES: [&str; 6] = [
+pub const BINARIES: [&str; 7] = [
     "clickhouse-server-local",
     "courier-simulator",
+    "payment-simulator",
     "tillroll-ingest",
     "tillroll-processors",
     "tillroll-sinks",
@@ -71,6 +72,7 @@ pub(crate) struct Addresses {
     pub(crate) postgres: String,
     pub(crate) clickhouse: String,
     pub(crate) couriers: String,
+    pub(crate) payments: String,
     pub(crate) keys_file: PathBuf,
 }
 
@@ -98,6 +100,11 @@ pub(crate) fn plan(
         Service::Processors => processors(&instance, addresses),
         Service::Sinks => sinks(&instance, addresses),
     };
+    match service {
+        Service::Ingest => spec.env.extend(payment::ingest(&addresses.payments)),
+        Service::Processors => spec.env.extend(payment::processors(&addresses.payments)),
+        Service::Sinks => {}
+    }
     spec.env.extend(overrides.clone());
     let url = format!("http://127.0.0.1:{port}");
     Ok(Plan { spec, check: Check::Http(format!("{url}/readyz")), url, ready_within: READY_WITHIN })

@@ -2,7 +2,7 @@
 //! addresses, and stops, kills, pauses, resumes and restarts each component by name.
 //!
 //! Names: `kafka` (`kafka-1`, … if there are several), `registry`, `postgres`,
-//! `clickhouse`, `courier-simulator`, `ingest-1`, `processors-1`, `sinks-1`, …
+//! `clickhouse`, `courier-simulator`, `payment-simulator`, `ingest-1`, `processors-1`, `sinks-1`, …
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -183,6 +183,14 @@ impl Stack {
     /// If the stack was built without it.
     pub fn courier_simulator_url(&self) -> String {
         self.address("a courier simulator", |addresses| &addresses.couriers)
+    }
+
+    /// The payment simulator's URL.
+    ///
+    /// # Panics
+    /// If the stack was built without it.
+    pub fn payment_simulator_url(&self) -> String {
+        self.address("a payment simulator", |addresses| &addresses.payments)
     }
 
     /// The URLs of the ingest instances; empty before they are started.

@@ -119,6 +119,7 @@ fn tell(effects: &Effects) -> Vec<String> {
         }
         Effect::Emit { record, .. } => record.record_type().name().to_string(),
         Effect::Reject { reason } => reason.clone(),
+        other @ Effect::Pay(_) => format!("{other:?}"),
     };
     let decided = |effect: &&Effect| {
         !matches!(effect, Effect::Emit { record: Record::CourierDecided(_), .. })

@@ -1,16 +1,21 @@
-//! The saga of an order: reserve every line → (wait for the customer) → book a courier → routed. The
-//! only writer of `order-status`.
+//! The saga of an order: reserve every line → (wait for the customer) → (take its payment) → book a
+//! courier → routed. The only writer of `order-status`.
 //!
 //! States: *reserving* (waits for its stock partitions; *retrying* if pieces were only held by others)
-//! → *awaiting* (only an order that its customer must confirm: expires in time) → *booking* (waits for
-//! a courier) → *routed*; from each of them *rejected*, *expired* or *cancelled*, after everything that
-//! was done is undone. Then *shipped* → delivered, or *undeliverable* → returned. Each step is paired
-//! with its compensation: `ReserveLines`/`ReleaseLines`, `BookConsignment`/`VoidConsignment`. A stock
-//! partition receives an order's commands in the order they were decided, so a release never
-//! overtakes its reservation and needs no answer.
+//! → *awaiting* (only an order that its customer must confirm: expires in time) → *paying* (only an
+//! order with payment methods) → *booking* (waits for a courier) → *routed*; from each of them
+//! *rejected*, *declined*, *expired* or *cancelled*, after everything that was done is undone. Then
+//! *shipped* → delivered, or *undeliverable* → returned. An order that has ended while money is on its
+//! way back is *settling*. Each step is paired with its compensation: `ReserveLines`/`ReleaseLines`,
+//! authorize and capture/void and refund (`payments`), `BookConsignment`/`VoidConsignment`. A stock
+//! partition receives an order's commands in the order they were decided, so a release never overtakes
+//! its reservation and needs no answer.
 
+mod book;
 mod cancel;
 mod deliver;
+mod end;
+mod pay;
 mod reserve;
 
 use std::collections::BTreeMap;
@@ -18,15 +23,14 @@ use std::rc::Rc;
 
 use compact_str::CompactString;
 use events::{
-    AllocateLines, BookConsignment, Consignment, ConsignmentBooked, ConsignmentFailed, CourierCode,
-    Currency, Destination, Lane, LineRefusal, LinesReserved, Merchant, Millis, OrderId,
-    OrderPlaced, OrderStatus, OrderStatusChanged, Record, WarehouseCode, topics,
+    Consignment, CourierCode, Currency, LineRefusal, LinesReserved, Merchant, Millis, OrderId,
+    OrderPlaced, OrderStatus, OrderStatusChanged, PaymentFact, Record, topics,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::dedupe::{self, Admission, Finished, OrderRow, Wish};
-use crate::invariant;
+use crate::dedupe::{self, Admission, OrderRow, Wish};
 use crate::machine::{Context, Effects, Machine, Source};
+use crate::payments::Payments;
 use crate::table::{AnyTable, Backing, Key, Row, Table, TableId};
 
 /// What changes while an order is served; its body stays in [`OrderRow`].
@@ -73,6 +77,8 @@ pub enum Stage {
         /// Expires then.
         until: Millis,
     },
+    /// Waits for its payment.
+    Paying,
     /// Waits for a courier.
     Booking,
     /// A courier has it.
@@ -83,6 +89,8 @@ pub enum Stage {
     Shipped,
     /// The courier has given up; it may come back.
     Undeliverable,
+    /// It has ended with this status; what was paid is still on its way back.
+    Settling(OrderStatus),
 }
 
 /// What every status event repeats of its order, so that no reader needs to join.
@@ -114,6 +122,7 @@ impl Row for Saga {
 pub struct Fulfilment {
     orders: Table<OrderId, OrderRow>,
     sagas: Table<OrderId, Saga>,
+    payments: Payments,
 }
 
 /// What a status event says beyond the order's facts.
@@ -123,12 +132,17 @@ struct News {
     order: Option<OrderPlaced>,
     consignment: Option<Consignment>,
     refusals: Vec<LineRefusal>,
+    payments: Vec<PaymentFact>,
 }
 
 impl Fulfilment {
     /// The machine over a task's committed state.
     pub fn new(backing: &Rc<dyn Backing>) -> Self {
-        Self { orders: Table::new(1, backing), sagas: Table::new(2, backing) }
+        Self {
+            orders: Table::new(1, backing),
+            sagas: Table::new(2, backing),
+            payments: Payments::new((3, 4), backing),
+        }
     }
 
     fn place(&mut self, placed: OrderPlaced, source: Source, context: &Context, fx: &mut Effects) {
@@ -141,6 +155,10 @@ impl Fulfilment {
         };
         if placed.lines.is_empty() || placed.lines.iter().any(|line| line.quantity <= 0) {
             fx.reject("an order needs lines with positive quantities");
+            return;
+        }
+        if !pay::covers_total(&placed) {
+            fx.reject("payment methods need positive amounts that sum up to the order's total");
             return;
         }
         let order_id = placed.order_id;
@@ -176,7 +194,7 @@ impl Fulfilment {
             early: None,
         };
         self.orders.put(order_id, row);
-        let news = News { order: Some(placed), ..News::default() };
+        let news = News { order: Some(pay::without_tokens(placed)), ..News::default() };
         announce(order_id, &mut saga, OrderStatus::Received, news, context, fx);
         if cancelled {
             let news = News { reason: "requested".into(), ..News::default() };
@@ -221,102 +239,6 @@ impl Fulfilment {
         }
     }
 
-    /// What follows once the lines are held and the customer is not awaited.
-    fn proceed(&mut self, order_id: OrderId, mut saga: Saga, context: &Context, fx: &mut Effects) {
-        saga.stage = Stage::Booking;
-        self.book(order_id, &saga, context, fx);
-        self.sagas.put(order_id, saga);
-    }
-
-    fn book(&mut self, order_id: OrderId, saga: &Saga, context: &Context, fx: &mut Effects) {
-        let Some((lane, destination)) = self.lane(order_id) else { return };
-        let command = BookConsignment {
-            order_id,
-            accepted_at: saga.accepted_at,
-            merchant: saga.facts.merchant.clone(),
-            lane: lane.clone(),
-            destination,
-        };
-        fx.emit(context, topics::COURIERS.name, lane.as_str().as_bytes(), command);
-    }
-
-    /// The order's lane and where it goes, while its body is kept.
-    fn lane(&mut self, order_id: OrderId) -> Option<(Lane, Destination)> {
-        let destination = self.orders.peek(&order_id)?.body.as_ref()?.destination.clone();
-        Some((Lane::new(&WarehouseCode::MAIN, &destination.country), destination))
-    }
-
-    fn booked(&mut self, answer: ConsignmentBooked, context: &Context, fx: &mut Effects) {
-        let order_id = answer.order_id;
-        let Some(mut saga) = self.saga(order_id, answer.accepted_at) else { return };
-        match saga.stage {
-            Stage::Booking => {}
-            Stage::Routed | Stage::Shipped | Stage::Undeliverable => return,
-            Stage::Cancelling => {
-                let booked = Some((answer.consignment.courier, answer.consignment.attempt));
-                self.cancelled_booking_ended(order_id, &saga, booked, context, fx);
-                return;
-            }
-            Stage::Reserving { .. } | Stage::Retrying { .. } | Stage::Awaiting { .. } => {
-                fx.violations.extend(invariant::booked_while(order_id, false));
-                return;
-            }
-        }
-        saga.stage = Stage::Routed;
-        saga.consignment = Some((answer.consignment.courier.clone(), answer.consignment.attempt));
-        let news = News { consignment: Some(answer.consignment), ..News::default() };
-        announce(order_id, &mut saga, OrderStatus::Routed, news, context, fx);
-        for partition in &saga.stock_partitions {
-            let command = AllocateLines {
-                order_id,
-                accepted_at: saga.accepted_at,
-                merchant: saga.facts.merchant.clone(),
-                attempt: saga.attempt,
-            };
-            fx.emit_to(topics::STOCK.name, *partition, order_id.as_bytes(), command);
-        }
-        self.sagas.put(order_id, saga);
-    }
-
-    fn booking_failed(&mut self, answer: &ConsignmentFailed, context: &Context, fx: &mut Effects) {
-        let Some(saga) = self.saga(answer.order_id, answer.accepted_at) else { return };
-        match saga.stage {
-            Stage::Booking => {
-                let news = News { reason: "no_courier".into(), ..News::default() };
-                self.end(answer.order_id, saga, OrderStatus::Rejected, news, context, fx);
-            }
-            Stage::Cancelling => {
-                self.cancelled_booking_ended(answer.order_id, &saga, None, context, fx);
-            }
-            _ => {}
-        }
-    }
-
-    /// Compensates everything that was asked for and ends the order: only the marker stays.
-    fn end(
-        &mut self,
-        order_id: OrderId,
-        mut saga: Saga,
-        status: OrderStatus,
-        news: News,
-        context: &Context,
-        fx: &mut Effects,
-    ) {
-        reserve::release(&saga, order_id, fx);
-        announce(order_id, &mut saga, status, news, context, fx);
-        self.close(order_id, status, context.now);
-    }
-
-    /// Nothing is left to be done: only the marker stays.
-    fn close(&mut self, order_id: OrderId, status: OrderStatus, at: Millis) {
-        if let Some(mut row) = self.orders.get(&order_id) {
-            row.body = None;
-            row.finished = Some(Finished { status, at });
-            self.orders.put(order_id, row);
-        }
-        self.sagas.remove(order_id);
-    }
-
     fn saga(&mut self, order_id: OrderId, accepted_at: Millis) -> Option<Saga> {
         self.sagas.get(&order_id).filter(|saga| saga.accepted_at == accepted_at)
     }
@@ -346,6 +268,7 @@ fn announce(
         order: news.order,
         consignment: news.consignment,
         refusals: news.refusals,
+        payments: news.payments,
     };
     fx.emit(context, topics::ORDER_STATUS.name, order_id.as_bytes(), changed);
 }
@@ -362,12 +285,16 @@ impl Machine for Fulfilment {
             Record::ConsignmentBooked(answer) => self.booked(answer, context, effects),
             Record::ConsignmentFailed(answer) => self.booking_failed(&answer, context, effects),
             Record::ConsignmentMoved(moved) => self.consignment_moved(moved, context, effects),
+            Record::PaymentAnswered(answer) => self.payment_answered(&answer, context, effects),
+            Record::PaymentNotified(notice) => self.payment_notified(&notice, context, effects),
             other => effects.reject(format!("{} is not for orders", other.record_type().name())),
         }
     }
 
     fn fire(&mut self, table: TableId, key: &[u8], context: &Context, effects: &mut Effects) {
-        if table == self.sagas.id() {
+        if table == self.payments.id() {
+            self.payments.fire(key, context, effects);
+        } else if table == self.sagas.id() {
             if let Some(order_id) = OrderId::from_bytes(key) {
                 self.saga_due(order_id, context, effects);
             }
@@ -380,8 +307,13 @@ impl Machine for Fulfilment {
         }
     }
 
+    fn resume(&mut self, _context: &Context, effects: &mut Effects) {
+        self.payments.resume(effects);
+    }
+
     fn tables(&mut self) -> Vec<&mut dyn AnyTable> {
-        vec![&mut self.orders, &mut self.sagas]
+        let [moving, captured] = self.payments.tables();
+        vec![&mut self.orders, &mut self.sagas, moving, captured]
     }
 }
 
@@ -392,3 +324,7 @@ mod tests;
 #[cfg(test)]
 #[path = "fulfilment/ways_out_tests.rs"]
 mod ways_out_tests;
+
+#[cfg(test)]
+#[path = "fulfilment/payment_tests.rs"]
+mod payment_tests;

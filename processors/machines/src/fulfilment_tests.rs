@@ -4,7 +4,8 @@ use super::*;
 use crate::machine::Effect;
 use crate::table::memory::Memory;
 use events::{
-    ConsignmentMoved, Destination, Fingerprint, LinesRefused, OrderLine, RefusalReason, Sku,
+    ConsignmentBooked, ConsignmentFailed, ConsignmentMoved, Destination, Fingerprint, LinesRefused,
+    OrderLine, RefusalReason, Sku,
 };
 
 const PARTITIONS: i32 = 4;
@@ -45,6 +46,7 @@ pub(super) fn order(key: &str, skus: &[Sku], confirm_within_ms: i64) -> OrderPla
         ordered_at: Millis(1),
         attributes: BTreeMap::new(),
         confirm_within_ms,
+        payment_methods: None,
     }
 }
 

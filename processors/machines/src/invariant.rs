@@ -1,8 +1,9 @@
 //! The numbered catalogue of what must never be untrue. Written once: tests panic on a violation,
 //! production counts it (`tillroll_invariant_violations_total`) and alarms.
 
-use events::OrderId;
+use events::{OrderId, OrderKey, PaymentState};
 
+use crate::payments::Report;
 use crate::stock::Level;
 use crate::table::LevelKey;
 
@@ -31,5 +32,25 @@ pub fn booked_while(order: OrderId, reserved: bool) -> Option<Violation> {
     (!reserved).then(|| Violation {
         invariant: "CO-1",
         detail: format!("order {order} was booked without a reservation"),
+    })
+}
+
+/// PA-1: a consignment is booked only for an order whose payment, if it has one, is captured.
+pub fn booked_unpaid(order: OrderId) -> Violation {
+    let detail = format!("order {order} was booked before it was paid");
+    Violation { invariant: "PA-1", detail }
+}
+
+/// PA-2: a provider holds, takes and gives back the amount that it was asked for.
+pub fn paid_amount(order: OrderKey, expected_minor: i64, report: &Report) -> Option<Violation> {
+    let named = report.state >= PaymentState::Authorized && report.amount_minor != 0;
+    (named && report.amount_minor != expected_minor).then(|| Violation {
+        invariant: "PA-2",
+        detail: format!(
+            "order {}: {} of {} minor units instead of {expected_minor}",
+            order.order_id,
+            report.state.as_str(),
+            report.amount_minor
+        ),
     })
 }

@@ -5,8 +5,8 @@
 //! restores itself from what earlier transactions left in its changelog. The runtime performs
 //! transactions on Kafka and RocksDB; the simulation performs them on models of both.
 //!
-//! Reading order: `table`, `machine`, the machines (`dedupe`, `fulfilment`, `stock`, `couriers`),
-//! `task`, `footer`, `topology`.
+//! Reading order: `table`, `machine`, the machines (`dedupe`, `fulfilment`, `payments`, `stock`,
+//! `couriers`), `task`, `footer`, `topology`.
 
 pub mod couriers;
 pub mod dedupe;
@@ -14,6 +14,7 @@ pub mod footer;
 pub mod fulfilment;
 pub mod invariant;
 pub mod machine;
+pub mod payments;
 #[cfg(feature = "planted")]
 pub mod planted;
 pub mod restore;
@@ -23,6 +24,7 @@ pub mod task;
 pub mod topology;
 
 pub use machine::{Call, CallKind, Context, Effect, Effects, Machine, Notice, Source};
+pub use payments::PaymentCall;
 pub use task::{Task, TaskId, Transaction};
 
 /// Whether a bug is planted; `false` without the feature.

@@ -4,6 +4,7 @@ use compact_str::CompactString;
 use events::{BreakerState, CourierCode, Destination, Lane, Merchant, Millis, OrderKey, Record};
 
 use crate::invariant::Violation;
+use crate::payments::PaymentCall;
 use crate::table::{AnyTable, TableId};
 
 /// Where a record stands in the log.
@@ -47,6 +48,8 @@ pub enum Effect {
     },
     /// A call to a company; leaves only after the transaction committed.
     Call(Call),
+    /// A call to a payment provider; leaves only after the transaction committed.
+    Pay(PaymentCall),
     /// The record contradicts its contract: it goes to the dead letter queue.
     Reject {
         /// Why.
@@ -109,6 +112,11 @@ impl Effects {
     /// Makes a call after the commit.
     pub fn call(&mut self, call: Call) {
         self.list.push(Effect::Call(call));
+    }
+
+    /// Calls a payment provider after the commit.
+    pub fn pay(&mut self, call: PaymentCall) {
+        self.list.push(Effect::Pay(call));
     }
 
     /// Refuses the record at hand.

@@ -63,6 +63,20 @@ bugs!(
     EarlyCancelLost,
     /// An order whose time is over goes on waiting for its customer.
     ExpiryIgnored,
+    /// A payment whose outcome is unknown counts as declined.
+    PaymentGuessed,
+    /// A step in doubt is sent again under another key.
+    DoubtNewKey,
+    /// What was captured is not given back.
+    RefundForgotten,
+    /// What could not be delivered is not refunded.
+    ReturnNotRefunded,
+    /// Unwinding forgets what is being called.
+    OpenStepForgotten,
+    /// A report that comes late is believed.
+    LateWebhookBelieved,
+    /// A courier is booked when the payment is authorized.
+    BookedUnpaid,
     /// Tracking's transaction guards neither versions nor its offset.
     SinkWithoutGuards,
     /// Reports commits its offset before it inserts.

@@ -14,6 +14,7 @@ use events::{Codec, DecodeError, Millis, Origin, RecordType};
 use crate::footer::{Footer, Run};
 use crate::invariant::Violation;
 use crate::machine::{Call, Context, Effect, Effects, Machine, Notice, Source};
+use crate::payments::PaymentCall;
 use crate::table::{Backing, Due, Write};
 use crate::topology::Processor;
 
@@ -120,6 +121,8 @@ pub struct Transaction {
     pub fired: Vec<Due>,
     /// Calls to make after the commit.
     pub calls: Vec<Call>,
+    /// Calls to payment providers to make after the commit.
+    pub payments: Vec<PaymentCall>,
     /// Broken invariants seen while processing.
     pub violations: Vec<Violation>,
     /// What operators want to know.
@@ -151,6 +154,7 @@ struct Batch {
     outputs: Vec<Output>,
     rejected: Vec<Rejected>,
     calls: Vec<Call>,
+    payments: Vec<PaymentCall>,
     runs: Vec<Run>,
     fired: BTreeSet<Due>,
     repairs: Vec<Write>,
@@ -303,6 +307,7 @@ impl Task {
                     self.batch.outputs.push(Output { topic, partition, key, value });
                 }
                 Effect::Call(call) => self.batch.calls.push(call),
+                Effect::Pay(call) => self.batch.payments.push(call),
                 Effect::Reject { reason } => {
                     if let Some(record) = record {
                         self.put_aside(record.rejected("step", reason));
@@ -374,6 +379,7 @@ impl Task {
             footer,
             fired: batch.fired.into_iter().collect(),
             calls: batch.calls,
+            payments: batch.payments,
             violations: batch.effects.violations,
             notices: batch.effects.notices,
         }

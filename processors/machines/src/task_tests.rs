@@ -55,6 +55,7 @@ fn placed(key: &str) -> OrderPlaced {
         ordered_at: Millis(1),
         attributes: Default::default(),
         confirm_within_ms: 0,
+        payment_methods: None,
     }
 }
 

@@ -8,6 +8,8 @@ use machines::topology::Processor;
 use serde::Deserialize;
 use wire::config::{Kafka, Registry};
 
+use crate::payments::Settings;
+
 /// The settings, validated before any connection opens.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -32,6 +34,8 @@ pub struct Config {
     pub commit: Commit,
     /// Calls to courier companies.
     pub couriers: Couriers,
+    /// Calls to payment providers.
+    pub payments: Settings,
 }
 
 /// When to commit.
@@ -64,6 +68,8 @@ impl Config {
         ensure!((1..=64).contains(&config.threads), "threads must be 1 to 64");
         ensure!(!config.instance.is_empty(), "instance must not be empty");
         ensure!(config.couriers.max_in_flight > 0, "couriers.max_in_flight must be positive");
+        ensure!(config.payments.max_in_flight > 0, "payments.max_in_flight must be positive");
+        ensure!(config.payments.timeout_ms > 0, "payments.timeout_ms must be positive");
         config.served()?;
         Ok(config)
     }

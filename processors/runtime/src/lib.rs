@@ -4,7 +4,7 @@
 //!
 //! Reading order: `thread` (the platform), `inbox` (polling and rebalances), `commit` (the
 //! transactional producer), `changelog` (reading them), `store` (RocksDB), `calls` (courier
-//! companies) over `http`, `lag` and `observe` (metrics and logs).
+//! companies) and `payments` (providers) over `http`, `lag` and `observe` (metrics and logs).
 
 pub mod calls;
 pub mod changelog;
@@ -14,5 +14,6 @@ pub mod http;
 pub mod inbox;
 mod lag;
 pub mod observe;
+pub mod payments;
 pub mod store;
 pub mod thread;

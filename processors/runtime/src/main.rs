@@ -11,6 +11,7 @@ use clap::Parser;
 use runtime::calls::Calls;
 use runtime::config::Config;
 use runtime::inbox::Member;
+use runtime::payments::Payments;
 use runtime::store::Stores;
 use runtime::thread::Setup;
 use tokio::runtime::Handle;
@@ -71,6 +72,14 @@ async fn run() -> Result<()> {
         partitions,
         config.couriers.max_in_flight,
     )?;
+    let payments = Payments::new(
+        Handle::current(),
+        &config.kafka.brokers,
+        &config.instance,
+        codec.clone(),
+        partitions,
+        &config.payments,
+    )?;
     let stop = Arc::new(AtomicBool::new(false));
     let stores = Stores::new(&config.data_dir);
     let warmed = Arc::new(Barrier::new(config.threads));
@@ -92,6 +101,7 @@ async fn run() -> Result<()> {
             partitions,
             commit: config.commit,
             calls: calls.clone(),
+            payments: payments.clone(),
             stop: stop.clone(),
             share: (number - 1, config.threads),
             warmed: warmed.clone(),

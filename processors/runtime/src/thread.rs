@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use events::{Codec, Millis};
 use machines::topology::Processor;
-use machines::{Call, TaskId};
+use machines::{Call, PaymentCall, TaskId};
 use stream::warm::{all_tasks, warm_up};
 use stream::{CommitRule, Learned, Live, Observed, Platform, Stopped, StreamThread};
 use tokio::runtime::Handle;
@@ -20,6 +20,7 @@ use crate::commit::TransactionalProducer;
 use crate::config::Commit;
 use crate::inbox::{GroupInboxes, Member};
 use crate::observe::observe;
+use crate::payments::Payments;
 use crate::store::{RocksStore, Stores};
 
 /// What a stream thread needs.
@@ -42,6 +43,8 @@ pub struct Setup {
     pub commit: Commit,
     /// Calls to couriers.
     pub calls: Calls,
+    /// Calls to payment providers.
+    pub payments: Payments,
     /// Set to stop.
     pub stop: Arc<AtomicBool>,
     /// Which of the process' threads this is, and how many there are: the share of the stores that it
@@ -77,6 +80,7 @@ pub fn run(setup: Setup) -> Result<()> {
         registry: setup.registry,
         runtime: setup.runtime,
         calls: setup.calls,
+        payments: setup.payments,
         stop: setup.stop,
         ready: setup.ready,
         started: Instant::now(),
@@ -125,6 +129,7 @@ struct KafkaPlatform {
     registry: Registry,
     runtime: Handle,
     calls: Calls,
+    payments: Payments,
     stop: Arc<AtomicBool>,
     ready: Arc<AtomicBool>,
     started: Instant,
@@ -171,6 +176,10 @@ impl Platform for KafkaPlatform {
 
     fn call(&self, call: Call, live: &Live) {
         self.calls.make(call, live.clone());
+    }
+
+    fn pay(&self, call: PaymentCall, live: &Live) {
+        self.payments.make(call, live.clone());
     }
 
     fn elapsed(&self) -> Duration {

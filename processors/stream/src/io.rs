@@ -15,7 +15,7 @@ use machines::restore::Entry;
 use machines::table::{Backing, Due, Write};
 use machines::task::{Header, Rejected};
 use machines::topology::Processor;
-use machines::{Call, TaskId};
+use machines::{Call, PaymentCall, TaskId};
 use serde::{Deserialize, Serialize};
 
 use crate::observe::Observed;
@@ -91,6 +91,9 @@ pub trait Platform {
 
     /// Makes a call in the background, unless its task has moved on by then.
     fn call(&self, call: Call, live: &Live);
+
+    /// Makes a call to a payment provider in the background, unless its task has moved on by then.
+    fn pay(&self, call: PaymentCall, live: &Live);
 
     /// Time that only moves forward, from any moment on.
     fn elapsed(&self) -> Duration;

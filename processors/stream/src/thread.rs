@@ -271,6 +271,9 @@ impl<P: Platform> StreamThread<P> {
             for call in transaction.calls.drain(..) {
                 self.platform.call(call, &running.live);
             }
+            for call in transaction.payments.drain(..) {
+                self.platform.pay(call, &running.live);
+            }
         }
         Ok(())
     }

@@ -134,6 +134,7 @@ pub(crate) fn body(prefix: &str, n: u32) -> OrderPlaced {
         ordered_at: Millis(1_291_191_960_000 + i64::from(n)),
         attributes: [("channel".into(), "web".into())].into(),
         confirm_within_ms: 0,
+        payment_methods: None,
     }
 }
 
@@ -183,6 +184,7 @@ pub(crate) fn status(
         order: (version == 1).then(|| body.clone()),
         consignment,
         refusals: body.lines.iter().filter(|_| rejected).map(refusal).collect(),
+        payments: vec![],
     }
 }
 

@@ -4,6 +4,7 @@
 mod deliveries;
 mod money;
 mod orders;
+mod payments;
 mod state;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,6 +40,7 @@ pub fn audit(world: &World) -> Vec<String> {
     money::stock(world, &evidence, &mut faults);
     money::consignments(world, &evidence, &mut faults);
     deliveries::check(world, &evidence, &mut faults);
+    payments::check(world, &evidence, &mut faults);
     state::check(world, &mut faults);
     state::sinks(world, &evidence, &mut faults);
     faults.truncate(20);
@@ -100,15 +102,16 @@ fn records(world: &World, topic: &str, unreadable: &mut usize) -> Vec<(u8, Entry
 /// Counts the saga steps that the log shows.
 pub fn cover(world: &mut World) {
     let mut counts = BTreeMap::<String, u64>::new();
+    let mut stands = BTreeMap::<OrderKey, OrderStatus>::new();
     for topic in topics::ALL {
         let mut unreadable = 0;
         for (_, _, record) in records(world, topic.name, &mut unreadable) {
             let name = match &record {
-                Record::OrderStatusChanged(changed)
-                    if changed.status == OrderStatus::Cancelled && changed.version != 3 =>
-                {
-                    let early = changed.version == 2;
-                    format!("saga: cancelled {}", if early { "early" } else { "when routed" })
+                Record::OrderStatusChanged(changed) if changed.reason == "requested" => {
+                    let key =
+                        OrderKey { order_id: changed.order_id, accepted_at: changed.accepted_at };
+                    let before = stands.get(&key).map_or("nothing", |status| status.as_str());
+                    format!("saga: cancelled when {before}")
                 }
                 Record::OrderStatusChanged(changed) => format!(
                     "saga: {}{}{}",
@@ -140,6 +143,10 @@ pub fn cover(world: &mut World) {
                 other => format!("saga: {}", other.record_type().name()),
             };
             *counts.entry(name).or_default() += 1;
+            if let Record::OrderStatusChanged(changed) = record {
+                let key = OrderKey { order_id: changed.order_id, accepted_at: changed.accepted_at };
+                stands.insert(key, changed.status);
+            }
         }
     }
     for (what, times) in counts {

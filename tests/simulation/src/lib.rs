@@ -2,7 +2,8 @@
 //! RocksDB, courier companies and the sinks' databases. One seed decides everything.
 //!
 //! Reading order: `plan` (what a seed means), `run` (the scheduler), `world` (clock, processes,
-//! clients, calls, faults), `kafka`, `store`, `couriers`, `sinks` (the models), `platform` (the
+//! clients, calls, faults), `kafka`, `store`, `couriers`, `providers`, `sinks` (the
+//! models), `platform` (the
 //! stream thread's traits on them), `workload`, `auditor` (a second opinion on the outcome),
 //! `coverage`, `journal`, `sweep` and `crash_points` (many runs).
 
@@ -15,6 +16,7 @@ pub mod journal;
 pub mod kafka;
 pub mod plan;
 pub mod platform;
+pub mod providers;
 pub mod run;
 pub mod sinks;
 pub mod store;

@@ -33,8 +33,12 @@ pub struct Plan {
     pub slow_calls: u64,
     /// Calls that a company answers oddly, per mille.
     pub odd_answers: u64,
-    /// Outcomes that are written twice, per mille.
+    /// Outcomes that are written twice, requests and webhooks that arrive twice, per mille.
     pub doubled: u64,
+    /// Orders that come with a payment, per mille.
+    pub paid: u64,
+    /// Authorizations that have run out when they are captured, per mille.
+    pub lapses: u64,
     /// Clicks that hit a dying ingest before the write, and as many after it, per mille.
     pub ingest_kills: u64,
     /// Calls at which the process that makes them dies, counted over the run.
@@ -50,6 +54,7 @@ impl Plan {
         let [late_commits, unknown_commits, produce_errors, request_errors, ..] = rates;
         let [.., slow_markers, slow_calls, odd_answers] = rates;
         let (doubled, ingest_kills) = (rate(60), rate(40));
+        let lapses = rate(120);
         Self {
             seed,
             partitions: u8::try_from(chance.between(1, 3)).expect("few"),
@@ -67,6 +72,8 @@ impl Plan {
             odd_answers,
             doubled,
             ingest_kills,
+            paid: *chance.pick(&[0, 500, 1_000]),
+            lapses,
             crash_at: vec![],
         }
     }
@@ -90,6 +97,8 @@ impl Plan {
             slow_calls: 0,
             odd_answers: 150,
             doubled: 0,
+            paid: 500,
+            lapses: 0,
             ingest_kills: 0,
             crash_at,
         }

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use corosensei::Yielder;
-use events::{Codec, Millis};
+use events::{Codec, Millis, PaymentStep};
 use machines::topology::Processor;
-use machines::{Call, CallKind, TaskId};
+use machines::{Call, CallKind, PaymentCall, TaskId};
 use stream::{Learned, Live, Observed, Platform};
 
 use crate::journal::{RowChange, hex};
@@ -211,6 +211,17 @@ impl<'y> Platform for ModelPlatform<'y> {
         });
         let mut world = self.context.world.borrow_mut();
         world.make_call(call, self.context.home, live.clone());
+    }
+
+    fn pay(&self, call: PaymentCall, live: &Live) {
+        self.context.step(match call.step {
+            PaymentStep::Authorize => "call: authorize",
+            PaymentStep::Capture => "call: capture",
+            PaymentStep::Void => "call: void a payment",
+            PaymentStep::Refund | PaymentStep::Unknown => "call: refund",
+        });
+        let mut world = self.context.world.borrow_mut();
+        world.make_payment_call(call, self.context.home, live.clone());
     }
 
     fn elapsed(&self) -> Duration {

@@ -211,7 +211,7 @@ fn thread(world: Shared, process: usize, number: usize) -> Thread {
                     idle: Duration::from_millis(10),
                     most: Duration::from_millis(100),
                     max_bytes: 8 * 1024 * 1024,
-                    idle_positions: Duration::from_secs(1),
+                    idle_positions: Duration::from_millis(200),
                 },
             };
             (setup, home.life)
@@ -262,6 +262,8 @@ fn unrest(world: &World) -> Option<String> {
         Some(format!("{}-{} is open at {}", world.kafka.topic(tp), tp.partition, log.stable()))
     } else if lag > 0 {
         Some(format!("{lag} inboxes have records left"))
+    } else if !world.payment_calls.is_empty() {
+        Some("payment calls or webhooks are under way".into())
     } else if !world.calls.is_empty() {
         Some("calls are under way".into())
     } else if let Some(task) = world.processes.iter().find_map(due) {

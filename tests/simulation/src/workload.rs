@@ -4,11 +4,14 @@
 
 use events::{
     CancelRequested, Currency, Destination, Fingerprint, Merchant, Millis, OrderConfirmed, OrderId,
-    OrderLine, OrderPlaced, ReceiptId, RequestId, Sku, StockReceived, WarehouseCode,
+    OrderLine, OrderPlaced, PaymentMethod, ProviderCode, ReceiptId, RequestId, Sku, StockReceived,
+    WarehouseCode,
 };
 
 use crate::chance::Chance;
 use crate::couriers::NOWHERE;
+use crate::plan::Plan;
+use crate::providers::REFUSED;
 
 /// SKUs per shop; the first is hot.
 const SKUS: u64 = 10;
@@ -40,7 +43,8 @@ pub struct Click {
 }
 
 /// The clicks of a seed, in no particular order.
-pub fn clicks(chance: &mut Chance, orders: u64, span: u64) -> Vec<Click> {
+pub fn clicks(chance: &mut Chance, plan: &Plan) -> Vec<Click> {
+    let (orders, span) = (plan.orders, plan.span);
     let mut clicks = receipts(chance, orders, span);
     let long_share = chance.between(5, 60);
     for number in 0..orders {
@@ -48,7 +52,10 @@ pub fn clicks(chance: &mut Chance, orders: u64, span: u64) -> Vec<Click> {
         let shop = shop(chance.below(2));
         let key = format!("k{number}");
         let long = chance.per_mille(long_share);
-        let order = order(chance, &shop, &key, long);
+        let mut order = order(chance, &shop, &key, long);
+        if chance.per_mille(plan.paid) {
+            pay(chance, &mut order);
+        }
         if chance.per_mille(200) {
             storm(chance, &mut clicks, at, &order);
         }
@@ -70,6 +77,7 @@ fn storm(chance: &mut Chance, clicks: &mut Vec<Click>, at: u64, order: &OrderPla
             again.fingerprint = Fingerprint(uuid::Uuid::from_u128(u128::from(chance.draw())));
             again.lines[0].quantity += 1;
             again.total_minor = total(&again.lines);
+            again.payment_methods = None;
         }
         let later = *chance.pick(&[0, 2_000, 50_000, 2_000_000]);
         clicks.push(Click { at: at + chance.below(later + 1), sent: Sent::Order(again) });
@@ -139,7 +147,20 @@ fn order(chance: &mut Chance, shop: &Merchant, key: &str, long: bool) -> OrderPl
             true => i64::try_from(chance.between(200, 4_000)).expect("seconds"),
             false => 0,
         },
+        payment_methods: None,
     }
+}
+
+/// A card, or what is left of a gift card and another card; some are refused.
+fn pay(chance: &mut Chance, order: &mut OrderPlaced) {
+    let gift = if chance.per_mille(400) { order.total_minor / 3 } else { 0 };
+    let parts = [("gift", gift), ("card", order.total_minor - gift)];
+    let methods = parts.into_iter().filter(|(_, amount)| *amount > 0).map(|(code, amount)| {
+        let token = if chance.per_mille(80) { REFUSED } else { "tok_good" };
+        let provider = ProviderCode::parse(code).expect("a legal code");
+        PaymentMethod { provider, token: token.into(), amount_minor: amount }
+    });
+    order.payment_methods = Some(methods.collect());
 }
 
 fn total(lines: &[OrderLine]) -> i64 {

@@ -5,6 +5,7 @@ pub mod calls;
 pub mod clicks;
 mod deliveries;
 pub mod faults;
+pub mod payments;
 pub mod processes;
 
 use std::cell::RefCell;
@@ -22,10 +23,12 @@ use crate::kafka::producer::Producer;
 use crate::kafka::transactions::Markers;
 use crate::kafka::{Kafka, Tp};
 use crate::plan::Plan;
+use crate::providers::Provider;
 use crate::sinks::Sinks;
 use crate::workload::Click;
 use calls::Calls;
 use clicks::Accepted;
+use payments::PaymentCalls;
 use processes::Process;
 
 /// The wall clock at the start, UTC ms.
@@ -63,6 +66,8 @@ pub enum Event {
     Call(calls::Step),
     /// A company reports about a consignment.
     Reported(Box<events::TrackingReported>),
+    /// A payment call or a webhook moves on.
+    Pay(payments::Step),
     /// A fault strikes.
     Fault(faults::Fault),
     /// A process starts.
@@ -117,6 +122,10 @@ pub struct World {
     pub companies: Vec<Company>,
     /// Calls under way.
     pub calls: Calls,
+    /// Payment providers.
+    pub providers: Vec<Provider>,
+    /// Calls to them and their webhooks.
+    pub payment_calls: PaymentCalls,
     /// What clients were told.
     pub accepted: Accepted,
     /// Tracking and reports.
@@ -162,6 +171,8 @@ impl World {
                 Company::new("charlie", 500),
             ],
             calls: Calls::default(),
+            providers: vec![Provider::new("card"), Provider::new("gift")],
+            payment_calls: PaymentCalls::default(),
             accepted: Accepted::default(),
             sinks: Sinks::new(plan.partitions),
             coverage: Coverage::default(),
@@ -246,6 +257,7 @@ impl World {
             Event::Click(click) => self.click(click),
             Event::Call(step) => self.call_moves(step),
             Event::Reported(report) => self.reported(report),
+            Event::Pay(step) => self.payment_moves(step),
             Event::Fault(fault) => self.strike(fault),
             Event::Start(process) => self.start(process),
             Event::Sink(sink) => self.sink_moves(sink),

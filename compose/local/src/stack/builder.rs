@@ -16,7 +16,7 @@ use crate::component::Component;
 use crate::fetch::{self, Part};
 use crate::ports::Ports;
 use crate::services::{Addresses, Environment, Service};
-use crate::{classes, clickhouse, courier, kafka, postgres, registry};
+use crate::{classes, clickhouse, courier, kafka, payment, postgres, registry};
 
 /// What a stack shall consist of.
 #[derive(Debug, Clone, Default)]
@@ -27,6 +27,7 @@ pub struct StackBuilder {
     postgres: bool,
     clickhouse: bool,
     couriers: bool,
+    payments: bool,
     classes: Classes,
     keys_file: Option<PathBuf>,
     overrides: BTreeMap<Service, Environment>,
@@ -69,7 +70,15 @@ impl StackBuilder {
         self
     }
 
-    /// Everything but our own services, which are started by [`Stack::start_service`].
+    /// The payment simulator, with the providers `stripe` and `gift`.
+    #[must_use]
+    pub fn payment_simulator(mut self) -> Self {
+        self.payments = true;
+        self
+    }
+
+    /// Everything but the payment simulator and our own services, which are started by
+    /// [`Stack::start_service`].
     #[must_use]
     pub fn all_components(self) -> Self {
         self.registry().postgres().clickhouse().courier_simulator()
@@ -136,13 +145,14 @@ impl StackBuilder {
             temporary,
             _lock: lock,
         };
-        let (a, b, c, d) = tokio::join!(
+        let (a, b, c, d, e) = tokio::join!(
             self.start_kafka_and_registry(&stack),
             self.start_postgres(&stack),
             self.start_clickhouse(&stack),
             self.start_couriers(&stack),
+            self.start_payments(&stack),
         );
-        a.and(b).and(c).and(d)?;
+        a.and(b).and(c).and(d).and(e)?;
         stack.save()?;
         Ok(stack)
     }
@@ -205,6 +215,14 @@ impl StackBuilder {
         }
         let plan = courier::plan(&stack.folder, &stack.ports)?;
         stack.launch(plan, |addresses| &mut addresses.couriers).await
+    }
+
+    async fn start_payments(&self, stack: &Stack) -> Result<()> {
+        if !self.payments {
+            return Ok(());
+        }
+        let plan = payment::plan(&stack.folder, &stack.ports)?;
+        stack.launch(plan, |addresses| &mut addresses.payments).await
     }
 }
 

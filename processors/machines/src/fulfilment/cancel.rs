@@ -5,17 +5,18 @@
 //! |---|---|
 //! | before the order was read | nothing: remembered, as a confirmation is, and the order ends as soon as it is read |
 //! | reserving, retrying, awaiting | what is reserved or asked for |
-//! | booking | that, and the booking: the saga stays (*cancelling*) until the couriers processor answers, since a courier may have it already |
-//! | routed | what is allocated, and the consignment |
+//! | paying | that, and the payment: what is held or taken goes back, what is being asked for as soon as it is known |
+//! | booking | all that, and the booking: the saga stays (*cancelling*) until the couriers processor answers, since a courier may have it already |
+//! | routed | what is allocated, the payment and the consignment |
 //! | shipped, undeliverable | nothing: it is too late |
+//! | settling | nothing: it has ended |
 
 use events::{
     CancelRequested, ConfirmationTimedOut, CourierCode, Fingerprint, Merchant, Millis,
     OrderConfirmed, OrderId, OrderStatus, VoidConsignment, topics,
 };
 
-use super::reserve::release;
-use super::{Fulfilment, News, Saga, Stage, announce};
+use super::{Fulfilment, News, Saga, Stage};
 use crate::dedupe::{EarlyRequest, OrderRow, Wish};
 use crate::machine::{Context, Effects};
 use crate::planted;
@@ -32,11 +33,10 @@ impl Fulfilment {
         let Some(mut saga) = asked else { return };
         match saga.stage {
             // What the courier has is not stopped any more: it can be returned.
-            Stage::Cancelling | Stage::Shipped | Stage::Undeliverable => {}
+            Stage::Cancelling | Stage::Shipped | Stage::Undeliverable | Stage::Settling(_) => {}
             Stage::Booking => {
-                release(&saga, order_id, fx);
                 self.void(order_id, &saga, None, context, fx);
-                announce(order_id, &mut saga, OrderStatus::Cancelled, news(), context, fx);
+                self.undo(order_id, &mut saga, OrderStatus::Cancelled, news(), context, fx);
                 saga.stage = Stage::Cancelling;
                 self.sagas.put(order_id, saga);
             }
@@ -146,15 +146,15 @@ impl Fulfilment {
     pub(super) fn cancelled_booking_ended(
         &mut self,
         order_id: OrderId,
-        saga: &Saga,
+        saga: Saga,
         booked: Option<(CourierCode, i32)>,
         context: &Context,
         fx: &mut Effects,
     ) {
         if booked.is_some() && !planted!(CancelNotVoided) {
-            self.void(order_id, saga, booked, context, fx);
+            self.void(order_id, &saga, booked, context, fx);
         }
-        self.close(order_id, OrderStatus::Cancelled, context.now);
+        self.finish(order_id, saga, OrderStatus::Cancelled, context);
     }
 
     fn void(

@@ -47,13 +47,19 @@ impl Fulfilment {
             ConsignmentState::Undeliverable => moved.detail,
             _ => "".into(),
         };
-        announce(order_id, &mut saga, status, News { reason, ..News::default() }, context, fx);
+        let news = News { reason, ..News::default() };
         match stage {
+            Some(Stage::Undeliverable) => {
+                self.undo(order_id, &mut saga, status, news, context, fx);
+                saga.stage = Stage::Undeliverable;
+                self.sagas.put(order_id, saga);
+            }
             Some(stage) => {
+                announce(order_id, &mut saga, status, news, context, fx);
                 saga.stage = stage;
                 self.sagas.put(order_id, saga);
             }
-            None => self.close(order_id, status, context.now),
+            None => self.end(order_id, saga, status, news, context, fx),
         }
     }
 }

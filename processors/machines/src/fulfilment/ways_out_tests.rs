@@ -6,21 +6,25 @@ use std::collections::VecDeque;
 use super::tests::{consignment, order};
 use super::*;
 use crate::machine::Effect;
+use crate::payments::PaymentCall;
 use crate::stock::Stock;
 use crate::table::memory::Memory;
 use events::{
-    CancelRequested, LinesRefused, OrderConfirmed, ReceiptId, RequestId, Sku, StockReceived,
+    CancelRequested, ConsignmentBooked, ConsignmentFailed, LinesRefused, OrderConfirmed, ReceiptId,
+    RequestId, Sku, StockReceived, WarehouseCode,
 };
 
 const PARTITIONS: i32 = 2;
 
 /// Orders and stock, with what is under way between them.
-struct Shop {
-    saga: Fulfilment,
+pub(super) struct Shop {
+    pub(super) saga: Fulfilment,
     stock: Vec<Stock>,
     under_way: VecDeque<(&'static str, i32, Record)>,
-    /// Statuses and courier commands, in order.
+    /// Statuses, courier commands and payment steps, in order.
     told: Vec<String>,
+    /// Calls to payment providers that nobody has answered.
+    pub(super) calls: VecDeque<PaymentCall>,
     now: Millis,
 }
 
@@ -29,7 +33,7 @@ fn merchant() -> Merchant {
 }
 
 /// Two SKUs, the first of stock partition 0, the second of 1.
-fn skus() -> [Sku; 2] {
+pub(super) fn skus() -> [Sku; 2] {
     [0, 1].map(|partition| {
         let named = (0..).map(|n| Sku::parse(&format!("S{n}")).unwrap());
         let home =
@@ -38,18 +42,18 @@ fn skus() -> [Sku; 2] {
     })
 }
 
-fn id(name: &str) -> OrderId {
+pub(super) fn id(name: &str) -> OrderId {
     OrderId::derive(&merchant(), name)
 }
 
 impl Shop {
     /// One piece of each SKU.
-    fn open() -> Self {
+    pub(super) fn open() -> Self {
         let backing = || -> Rc<dyn Backing> { Rc::new(Memory::default()) };
         let stock = (0..PARTITIONS).map(|_| Stock::new(&backing())).collect();
         let saga = Fulfilment::new(&backing());
-        let (under_way, told) = (VecDeque::new(), vec![]);
-        let mut shop = Self { saga, stock, under_way, told, now: Millis(1_000) };
+        let (under_way, told, calls) = (VecDeque::new(), vec![], VecDeque::new());
+        let mut shop = Self { saga, stock, under_way, told, calls, now: Millis(1_000) };
         for (sku, partition) in skus().into_iter().zip(0..) {
             let received = StockReceived {
                 receipt_id: ReceiptId::derive(&merchant(), "r"),
@@ -70,7 +74,7 @@ impl Shop {
         self.hand_over(topics::ORDERS.name, 0, order.into());
     }
 
-    fn cancel(&mut self, name: &str) {
+    pub(super) fn cancel(&mut self, name: &str) {
         let request = CancelRequested {
             order_id: id(name),
             merchant: merchant(),
@@ -80,7 +84,7 @@ impl Shop {
         self.hand_over(topics::ORDER_OUTCOMES.name, 0, request.into());
     }
 
-    fn confirm(&mut self, name: &str) {
+    pub(super) fn confirm(&mut self, name: &str) {
         let request = OrderConfirmed {
             order_id: id(name),
             merchant: merchant(),
@@ -89,14 +93,14 @@ impl Shop {
         self.hand_over(topics::ORDER_OUTCOMES.name, 0, request.into());
     }
 
-    fn booked(&mut self, name: &str) {
+    pub(super) fn booked(&mut self, name: &str) {
         let consignment = consignment(3);
         let accepted_at = self.saga.orders.get(&id(name)).unwrap().accepted_at;
         let booked = ConsignmentBooked { order_id: id(name), accepted_at, consignment };
         self.hand_over(topics::ORDER_OUTCOMES.name, 0, booked.into());
     }
 
-    fn not_booked(&mut self, name: &str) {
+    pub(super) fn not_booked(&mut self, name: &str) {
         let accepted_at = self.saga.orders.get(&id(name)).unwrap().accepted_at;
         let detail = "cancelled".into();
         let failed = ConsignmentFailed { order_id: id(name), accepted_at, detail };
@@ -104,7 +108,7 @@ impl Shop {
     }
 
     /// One record to its machine; what follows is under way.
-    fn hand_over(&mut self, topic: &'static str, partition: i32, record: Record) {
+    pub(super) fn hand_over(&mut self, topic: &'static str, partition: i32, record: Record) {
         let context = Context { now: self.now, partition, partitions: PARTITIONS };
         let source = Source { topic, partition, offset: 0, appended_at: self.now };
         let mut effects = Effects::default();
@@ -130,6 +134,10 @@ impl Shop {
                 Effect::Emit { record: Record::BookConsignment(_), .. } => {
                     self.told.push("book".into());
                 }
+                Effect::Pay(call) => {
+                    self.told.push(call.step.as_str().into());
+                    self.calls.push_back(call);
+                }
                 Effect::Emit { topic, partition, record, .. } => {
                     self.under_way.push_back((topic, partition, record));
                 }
@@ -139,14 +147,14 @@ impl Shop {
     }
 
     /// Until nothing is under way.
-    fn run(&mut self) {
+    pub(super) fn run(&mut self) {
         while let Some((topic, partition, record)) = self.under_way.pop_front() {
             self.hand_over(topic, partition, record);
         }
     }
 
     /// Time passes; due deadlines fire.
-    fn wait(&mut self, time_ms: i64) {
+    pub(super) fn wait(&mut self, time_ms: i64) {
         self.now = self.now.plus(time_ms);
         let table = self.saga.sagas.id();
         for (order_id, saga) in self.saga.sagas.all() {
@@ -159,12 +167,12 @@ impl Shop {
         }
     }
 
-    fn told(&mut self) -> Vec<String> {
+    pub(super) fn told(&mut self) -> Vec<String> {
         std::mem::take(&mut self.told)
     }
 
     /// Pieces reserved and allocated, over all stock.
-    fn held(&mut self) -> (i64, i64) {
+    pub(super) fn held(&mut self) -> (i64, i64) {
         let levels = self.stock.iter_mut().flat_map(|stock| stock.levels().into_values());
         levels.fold((0, 0), |(r, a), level| (r + level.reserved, a + level.allocated))
     }

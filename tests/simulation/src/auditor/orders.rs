@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use events::{OrderKey, OrderPlaced, OrderStatus, OrderStatusChanged, Record, RepeatKind, topics};
 
-use super::{Evidence, records};
+use super::{Evidence, payments, records};
 use crate::kafka::log::Header;
 use crate::world::World;
 
@@ -36,7 +36,8 @@ pub(super) fn check(world: &World, evidence: &Evidence, faults: &mut Vec<String>
         let key = OrderKey { order_id: *order_id, accepted_at: *accepted_at };
         chains.remove(&key);
         let chain = evidence.statuses.get(&key).map(Vec::as_slice).unwrap_or_default();
-        if let Some(fault) = chain_fault(chain) {
+        let paid = placed.payment_methods.is_some();
+        if let Some(fault) = chain_fault(chain, paid) {
             let seen: Vec<String> =
                 chain.iter().map(|c| format!("{} {}", c.version, c.status.as_str())).collect();
             faults.push(format!("{fault}: order {order_id} [{}]", seen.join(", ")));
@@ -61,7 +62,7 @@ pub(super) fn check(world: &World, evidence: &Evidence, faults: &mut Vec<String>
 }
 
 /// AU-3: versions 1, 2, … once each, legal steps, a final status.
-fn chain_fault(chain: &[OrderStatusChanged]) -> Option<&'static str> {
+fn chain_fault(chain: &[OrderStatusChanged], paid: bool) -> Option<&'static str> {
     if chain.is_empty() {
         return Some("AU-1 an order without any status");
     }
@@ -69,24 +70,33 @@ fn chain_fault(chain: &[OrderStatusChanged]) -> Option<&'static str> {
     if versions.clone().any(|(changed, expected)| changed.version != expected) {
         return Some("AU-3 versions are not 1, 2, … once each");
     }
-    let statuses: Vec<OrderStatus> = chain.iter().map(|changed| changed.status).collect();
-    use OrderStatus::{Cancelled, Expired, Received, Rejected, Reserved, Routed};
+    let walk = match paid {
+        true => payments::without_payment(chain),
+        false => Ok(chain.iter().collect()),
+    };
+    let walk = match walk {
+        Ok(walk) => walk,
+        Err(fault) => return Some(fault),
+    };
+    let statuses: Vec<OrderStatus> = walk.iter().map(|changed| changed.status).collect();
+    use OrderStatus::{Cancelled, Declined, Expired, Received, Rejected, Reserved, Routed};
     match statuses.as_slice() {
         [Received, Rejected | Cancelled] | [Received, Reserved, Rejected | Cancelled | Expired] => {
             None
         }
-        [Received, Reserved, Routed, ..] => delivery_fault(&chain[2..]),
+        [Received, Reserved, Declined] if paid => None,
+        [Received, Reserved, Routed, ..] => delivery_fault(&walk[2..]),
         [Received] | [Received, Reserved] => Some("AU-3 an order that was never finished"),
         _ => Some("AU-3 an illegal chain"),
     }
 }
 
 /// What may follow from `routed`, the first of the chain; nothing has to.
-fn delivery_fault(chain: &[OrderStatusChanged]) -> Option<&'static str> {
+fn delivery_fault(chain: &[&OrderStatusChanged]) -> Option<&'static str> {
     use OrderStatus::{Cancelled, Delivered, Returned, Routed, Shipped, Undeliverable};
     let mut overdue = 0;
     for pair in chain.windows(2) {
-        let (before, now) = (pair[0].status, &pair[1]);
+        let (before, now) = (pair[0].status, pair[1]);
         if now.status == before && now.reason == "overdue" {
             overdue += 1;
             continue;

@@ -30,7 +30,7 @@ pub struct Accepted {
 
 impl World {
     pub(super) fn set_up_clicks(&mut self, chance: &mut Chance) {
-        let clicks = workload::clicks(chance, self.plan.orders, self.plan.span);
+        let clicks = workload::clicks(chance, &self.plan);
         self.accepted.waiting = clicks.len();
         for click in clicks {
             self.schedule(click.at, Event::Click(Rc::new(click)));

@@ -19,8 +19,10 @@ impl World {
             0..20 => &[],
             20..25 => &[PickupMissed, Collected],
             25..30 => &[Collected, Undeliverable, Returning, Returned],
-            30..35 => &[Collected, InTransit, Undeliverable],
-            35..45 => &[Collected, OutForDelivery, Attempted, Delivered],
+            30..34 => &[Collected, InTransit, Undeliverable],
+            // Given up, and delivered after all.
+            34..36 => &[Collected, Undeliverable, Delivered],
+            36..45 => &[Collected, OutForDelivery, Attempted, Delivered],
             _ => &[Collected, InTransit, Delivered],
         };
         // Two in ten are slow.

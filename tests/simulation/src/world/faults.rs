@@ -23,6 +23,10 @@ pub enum Fault {
     Company(usize, Mode, u64),
     /// A company is well again.
     Recovered(usize),
+    /// A payment provider behaves badly for so many microseconds.
+    Provider(usize, Mode, u64),
+    /// A payment provider is well again.
+    ProviderRecovered(usize),
     /// A sink's process is killed.
     Sink(usize),
     /// A sink's process is stopped by a signal for so many microseconds; another one takes over.
@@ -39,7 +43,7 @@ impl World {
         for _ in 0..self.plan.faults {
             let at = chance.below(span);
             let process = chance.index(self.plan.processes);
-            let fault = match chance.below(100) {
+            let fault = match chance.below(106) {
                 0..14 => Fault::Kill(process),
                 14..32 => Fault::KillAtCall(process, chance.below(400)),
                 32..42 => Fault::PowerCut(process),
@@ -55,7 +59,11 @@ impl World {
                     let sink = chance.index(self.sinks.count());
                     Fault::SinkPause(sink, chance.between(500_000, 6_000_000))
                 }
-                _ => Fault::Database,
+                95..100 => Fault::Database,
+                _ => {
+                    let provider = chance.index(self.providers.len());
+                    Fault::Provider(provider, *chance.pick(BAD), chance.between(500_000, 6_000_000))
+                }
             };
             self.schedule(at, Event::Fault(fault));
         }
@@ -96,6 +104,11 @@ impl World {
                 self.companies[company].mode = mode;
                 self.schedule(time, Event::Fault(Fault::Recovered(company)));
             }
+            Fault::Provider(provider, mode, time) => {
+                self.providers[provider].mode = mode;
+                self.schedule(time, Event::Fault(Fault::ProviderRecovered(provider)));
+            }
+            Fault::ProviderRecovered(provider) => self.providers[provider].mode = Mode::Well,
             Fault::Recovered(company) => self.companies[company].mode = Mode::Well,
             Fault::Sink(sink) => self.kill_sink(sink),
             Fault::SinkPause(sink, time) => self.pause_sink(sink, time),
@@ -104,6 +117,9 @@ impl World {
                 self.faulty = false;
                 for company in &mut self.companies {
                     company.mode = Mode::Well;
+                }
+                for provider in &mut self.providers {
+                    provider.mode = Mode::Well;
                 }
                 for process in &mut self.processes {
                     process.dies_in = None;

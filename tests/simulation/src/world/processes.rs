@@ -81,6 +81,7 @@ impl World {
         self.processes[number].life += 1;
         self.clients.retain(|_, (_, process, _)| *process != number);
         self.calls.forget((number, life));
+        self.payment_calls.forget((number, life));
         let mine: Vec<u64> = self
             .producers
             .iter()
@@ -119,6 +120,7 @@ impl World {
         let home = (number, self.processes[number].life);
         self.producers.values().any(|p| p.home == home && !p.queue.is_empty())
             || self.calls.any(home)
+            || self.payment_calls.any(home)
             || self.lag() > 0
     }
 
