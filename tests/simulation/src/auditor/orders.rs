@@ -44,7 +44,10 @@ pub(super) fn check(world: &World, evidence: &Evidence, faults: &mut Vec<String>
             continue;
         }
         check_requests(world, evidence, placed, chain, faults);
-        if chain[0].order.as_ref() != Some(*placed) {
+        // Everybody may read a status: means of payment stay out of it.
+        let mut told = (*placed).clone();
+        told.payment_methods.iter_mut().flatten().for_each(|method| method.token = "".into());
+        if chain[0].order.as_ref() != Some(&told) {
             faults.push(format!("AU-4 order {order_id} was received with another body"));
         }
         let total: i64 =
