@@ -12,7 +12,7 @@ from decimal import ROUND_DOWN, Decimal
 from zoneinfo import ZoneInfo
 
 LOST = {"rejected", "declined", "expired", "cancelled", "undeliverable", "returned"}
-STEPS = ["reserved", "authorized", "routed", "paid", "shipped", "delivered"]
+STEPS = ["reserved", "authorized", "paid", "routed", "shipped", "delivered"]
 ZONE = ZoneInfo("Europe/London")
 
 
@@ -34,6 +34,7 @@ class Order:
     promised_ms: int = 0
     attempt: int = 0
     refused: list = field(default_factory=list)
+    overdue: bool = False  # told that it is routed once more, without its consignment
 
     @property
     def total_minor(self):

@@ -70,14 +70,15 @@ def generated(count, seed):
         ends = ["received", "rejected", "reserved", "declined", "expired", "routed", "cancelled", "paid", "shipped", "delivered",
                 "delivered", "delivered", "delivered", "undeliverable", "returned"]
         end = chance.choice(ends)
-        before = {"rejected": [], "declined": ["reserved"], "expired": ["reserved"], "cancelled": STEPS[:3], "undeliverable": STEPS[:5], "returned": STEPS}
+        before = {"rejected": [], "declined": ["reserved"], "expired": ["reserved"], "cancelled": STEPS[:4], "undeliverable": STEPS[:5], "returned": STEPS}
         steps = before[end] + [end] if end in before else STEPS[: STEPS.index(end) + 1] if end in STEPS else []
         at = order.accepted_ms
         order.reached = {"received": at}
         for step in steps:
             at += 1 + chance.randrange(40_000 if step in ("reserved", "rejected", "authorized", "routed", "paid") else 2 * DAY_MS)
             order.reached[step] = at
-        order.status, order.version = (steps or ["received"])[-1], 1 + len(steps)
+        order.overdue = "shipped" in order.reached and n % 7 == 0
+        order.status, order.version = (steps or ["received"])[-1], 1 + len(steps) + order.overdue
         if "routed" in order.reached:
             order.courier, order.price_minor = chance.choice(["swift", "royal", "dash"]), 200 + chance.randrange(500)
             order.promised_ms = order.reached["routed"] + chance.randrange(5 * DAY_MS)
@@ -90,12 +91,17 @@ def generated(count, seed):
 
 def rows_of(orders, seed):
     """Rows of order_events and order_lines as the sink would write them, in blocks; of every tenth order some come
-    twice, and of every twentieth one version was told otherwise by a batch that was torn and redone."""
+    twice, of every twentieth one version was told otherwise by a batch that was torn and redone, and overdue ones are told as
+    such."""
     chance = random.Random(seed)
     events, lines = [], []
     for n, order in enumerate(orders):
         identity = {"order_id": str(order_id("shop", order.key)), "accepted_at": stamp(order.accepted_ms), "merchant": "shop"}
-        for version, (status, at) in enumerate(order.reached.items(), 1):
+        told = list(order.reached.items())
+        if order.overdue:
+            routed = order.reached["routed"]
+            told.insert(told.index(("routed", routed)) + 1, ("routed", routed + 1))
+        for version, (status, at) in enumerate(told, 1):
             event = identity | {
                 "version": version, "status": status, "occurred_at": stamp(at), "ordered_at": stamp(order.ordered_ms),
                 "currency": order.currency, "total_minor": order.total_minor, "line_count": len(order.lines),
@@ -103,7 +109,7 @@ def rows_of(orders, seed):
             }
             if version == 1:
                 event |= {"pieces": sum(q for _, q, _ in order.lines), "country": "GB", "customer_id": order.customer, "guest": not order.customer}
-            if status == "routed":
+            if status == "routed" and order.reached[status] == at:
                 event |= {"courier": order.courier, "courier_price_minor": order.price_minor, "courier_currency": "GBP",
                           "promised_at": stamp(order.promised_ms), "attempt": order.attempt}
             if status == "rejected":

@@ -15,9 +15,11 @@ FROM
          FROM order_events WHERE ingested_at >= (SELECT data_as_of FROM v_data_as_of) - INTERVAL 1 HOUR) AS freshness_ms,
         (SELECT count() FROM system.columns
          WHERE database = currentDatabase() AND comment = '' AND match(table, '^(order|exchange|rollup|schema)') AND table NOT LIKE '%_fold') AS undocumented,
-        countIf(s.events < version) AS incomplete,
+        (SELECT count() FROM
+            (SELECT 1 FROM order_events FINAL WHERE order_id IN (SELECT order_id FROM v_order_states AS o WHERE o.events < version)
+             GROUP BY order_id, accepted_at HAVING count() < max(version))) AS incomplete,
         countIf(s.events > version) AS contradictory,
-        sum(s.line_count) AS lines, sum(s.total_minor) AS total, sum(s.events) AS events,
+        sum(s.line_count) AS lines, sum(s.total_minor) AS total, sum(greatest(s.events, version)) AS events,
         countIf(NOT lost AND status NOT IN ('shipped', 'delivered')
             AND greatest(received_at, reserved_at, authorized_at, routed_at, paid_at) < now64(3, 'UTC') - INTERVAL 1 DAY) AS waiting
     FROM v_order_states AS s

@@ -77,8 +77,9 @@ FROM order_states FINAL
 SETTINGS do_not_merge_across_partitions_select_final = 1
 COMMENT 'For support: one row per order as folded from its events; where events and version differ it may be wrong, see v_orders';
 
--- The second part is for orders whose events contradict each other until they are settled, or have
--- gaps: nearly always none.
+-- The second part is for orders that were told a status twice (overdue, refunded), whose events
+-- contradict each other until they are settled, or have gaps: few. A status is reached when it is told first;
+-- what is told again names no consignment.
 CREATE OR REPLACE VIEW v_orders AS
 SELECT
     order_id, accepted_at, merchant, status, reason, version, lost, events, ordered_at,
@@ -120,19 +121,19 @@ SELECT
     max(toString(e.country)) AS country,
     max(e.customer_id) AS customer_id,
     max(e.customer_id) = '' AS guest,
-    argMaxIf(toString(e.courier), e.version, e.status = 'routed') AS courier,
-    argMaxIf(e.courier_price, e.version, e.status = 'routed') AS courier_price,
-    argMaxIf(e.courier_price_minor, e.version, e.status = 'routed') AS courier_price_minor,
-    argMaxIf(toString(e.courier_currency), e.version, e.status = 'routed') AS courier_currency,
-    argMaxIf(e.promised_at, e.version, e.status = 'routed') AS promised_at,
-    argMaxIf(e.attempt, e.version, e.status = 'routed') AS courier_attempts,
-    maxIf(e.occurred_at, e.status = 'reserved') AS reserved_at,
-    maxIf(e.occurred_at, e.status = 'authorized') AS authorized_at,
-    maxIf(e.occurred_at, e.status = 'routed') AS routed_at,
-    maxIf(e.occurred_at, e.status = 'paid') AS paid_at,
-    maxIf(e.occurred_at, e.status = 'shipped') AS shipped_at,
-    maxIf(e.occurred_at, e.status = 'delivered') AS delivered_at,
-    maxIf(e.occurred_at, e.status = 'rejected') AS rejected_at,
+    argMaxIf(toString(e.courier), e.version, e.courier != '') AS courier,
+    argMaxIf(e.courier_price, e.version, e.courier != '') AS courier_price,
+    argMaxIf(e.courier_price_minor, e.version, e.courier != '') AS courier_price_minor,
+    argMaxIf(toString(e.courier_currency), e.version, e.courier != '') AS courier_currency,
+    argMaxIf(e.promised_at, e.version, e.courier != '') AS promised_at,
+    argMaxIf(e.attempt, e.version, e.courier != '') AS courier_attempts,
+    minIf(e.occurred_at, e.status = 'reserved') AS reserved_at,
+    minIf(e.occurred_at, e.status = 'authorized') AS authorized_at,
+    minIf(e.occurred_at, e.status = 'routed') AS routed_at,
+    minIf(e.occurred_at, e.status = 'paid') AS paid_at,
+    minIf(e.occurred_at, e.status = 'shipped') AS shipped_at,
+    minIf(e.occurred_at, e.status = 'delivered') AS delivered_at,
+    minIf(e.occurred_at, e.status = 'rejected') AS rejected_at,
     max(e.ingested_at) AS as_of
 FROM v_order_events AS e
 WHERE e.order_id IN (SELECT order_id FROM v_order_states WHERE events != version)
