@@ -32,7 +32,8 @@ pub struct Noting {
     lag: LagGauge,
 }
 
-/// A change, and the membership by which it was made: until it is answered there is no other.
+/// A change, and the membership at the time when it was polled: until it is answered there is no other, unless
+/// the member has been thrown out, and then this one is refused.
 type Note = (Rebalance, Option<Arc<ConsumerGroupMetadata>>);
 
 impl ClientContext for Noting {
@@ -109,11 +110,12 @@ impl Inboxes for GroupInboxes {
         let notes = &self.commands.context().notes;
         let notes = std::mem::take(&mut *notes.lock().unwrap_or_else(PoisonError::into_inner));
         let mut membership = self.membership.borrow_mut();
-        let heard = |(change, by): Note| {
+        let mut changes = Vec::with_capacity(notes.len());
+        for (change, by) in notes {
             *membership = by;
-            change
-        };
-        notes.into_iter().map(heard).collect()
+            changes.push(change);
+        }
+        changes
     }
 
     fn next(&self, inbox: Inbox, mut take: impl FnMut(Incoming<'_>) -> Result<()>) -> Result<bool> {

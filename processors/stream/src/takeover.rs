@@ -67,34 +67,33 @@ impl<P: Platform> Takeover<'_, P> {
         Ok((store, start))
     }
 
-    /// The last footer when its owner can't write another one.
+    /// The last footer, its owner fenced unless it released the task, and nothing open behind it.
+    ///
+    /// # Errors
+    /// When there is a newer one by then: of a batch that had been begun, or of an owner who has not heard
+    /// yet that it is none. To be tried again, when the group has been heard.
     fn settled_footer(
         &self,
         task: TaskId,
         fenced: &mut Option<i64>,
     ) -> Result<Option<(i64, Footer)>> {
         let log = changelog(task);
-        let mut footer = last_footer(self.logs, &log)?;
-        loop {
-            if let Some((offset, footer)) = &footer
-                && !footer.released
-                && footer.owner != self.owner
-                && *fenced != Some(*offset)
-                && !planted!(OpenTransactionsIgnored)
-            {
-                self.platform.observe(Observed::Fencing(task, &footer.owner));
-                self.platform.producer(&footer.owner)?;
-                *fenced = Some(*offset);
-            }
-            self.wait_until_stable(&log)?;
-            let newest = last_footer(self.logs, &log)?;
-            let offset =
-                |footer: &Option<(i64, Footer)>| footer.as_ref().map(|(offset, _)| *offset);
-            if offset(&newest) == offset(&footer) {
-                return Ok(newest);
-            }
-            footer = newest;
+        let found = last_footer(self.logs, &log)?;
+        if let Some((offset, footer)) = &found
+            && !footer.released
+            && footer.owner != self.owner
+            && *fenced != Some(*offset)
+            && !planted!(OpenTransactionsIgnored)
+        {
+            self.platform.observe(Observed::Fencing(task, &footer.owner));
+            self.platform.producer(&footer.owner)?;
+            *fenced = Some(*offset);
         }
+        self.wait_until_stable(&log)?;
+        let newest = last_footer(self.logs, &log)?;
+        let at = |footer: &Option<(i64, Footer)>| footer.as_ref().map(|(offset, _)| *offset);
+        ensure!(at(&newest) == at(&found), "{log} was written to meanwhile");
+        Ok(newest)
     }
 
     fn wait_until_stable(&self, log: &Changelog) -> Result<()> {

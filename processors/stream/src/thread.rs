@@ -171,6 +171,8 @@ impl<P: Platform> StreamThread<P> {
         }
         self.tick();
         self.pass_markers()?;
+        // A generation that began meanwhile would refuse the batch under way.
+        self.hear();
         if let Some(committed) = self.committer.progress(&self.platform, &self.inboxes)? {
             self.apply(committed)?;
         }

@@ -27,7 +27,7 @@ const LEAVE: Duration = Duration::from_secs(5);
 
 impl<P: Platform> StreamThread<P> {
     pub(super) fn rebalance(&mut self) -> Result<()> {
-        self.changes.extend(self.inboxes.rebalances());
+        self.hear();
         // One by one: what a failure leaves is acted on by the recovery.
         while let Some(change) = self.changes.pop_front() {
             match change {
@@ -40,6 +40,11 @@ impl<P: Platform> StreamThread<P> {
             }
         }
         Ok(())
+    }
+
+    /// Notes what the group has changed. From here on commits are made as the member that it was changed for.
+    pub(super) fn hear(&mut self) {
+        self.changes.extend(self.inboxes.rebalances());
     }
 
     /// Hands tasks over: commits with their `released` footers, closes, lets the group go on.
@@ -188,8 +193,12 @@ impl<P: Platform> StreamThread<P> {
 
     /// Commits, releases every task and leaves the group.
     pub(super) fn leave(mut self) -> Result<()> {
+        self.hear();
         let mine: Vec<TaskId> = self.assigned.clone();
-        self.commit_all(&mine)?;
+        if let Err(error) = self.commit_all(&mine) {
+            // The next owner does it again; the group is left all the same.
+            self.platform.observe(Observed::Redone(&error));
+        }
         self.tasks.clear();
         self.inboxes.unsubscribe();
         let began = self.platform.elapsed();

@@ -16,9 +16,10 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 #[derive(Default)]
 pub(super) struct Postponed {
     waiting: BTreeMap<Key, Waiting>,
-    /// Offset of the footer whose owner was fenced. Once is enough: fencing ends what the owner had
-    /// begun, and what it begins afterwards cannot commit, since it no longer has the task. Fencing at
-    /// every try would stop its other tasks for as long as this one cannot be had.
+    /// Offset of the footer whose owner was fenced. Once per footer is enough: fencing ends what the owner
+    /// had begun, and what it begins afterwards it can commit only until it hears that the task is no longer
+    /// its own; then there is a newer footer. Fencing at every try would stop its other tasks for as long as
+    /// this one cannot be had.
     fenced: BTreeMap<Key, Option<i64>>,
 }
 
