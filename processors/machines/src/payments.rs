@@ -6,7 +6,7 @@
 //! waited with, or one in doubt. A step in doubt is resolved by asking the provider, never by
 //! guessing: a payment that the provider does not know is made again under the same idempotency key, and
 //! under another key only when the first one can no longer arrive. A step of a payment that it knows and
-//! that stands where it stood is asked for under another key at once: providers repeat a failure under the old
+//! that stands where it stood is asked for under another key, after a wait: providers repeat a failure under the old
 //! one (Stripe, "Idempotent requests"), and let a payment be captured, voided or refunded once.
 //!
 //! Answers and webhooks are the same to this machine: reports of where a payment stands. A state only
@@ -180,7 +180,7 @@ impl Payments {
         self.drive(order, payment, context, fx);
     }
 
-    /// Takes what is authorized. It may be taken already, or gone.
+    /// Takes what is authorized. It may be taken already.
     pub fn capture(
         &mut self,
         order: OrderKey,

@@ -5,8 +5,8 @@ use crate::fulfilment::Fulfilment;
 use crate::machine::{Effect, Machine, Source};
 use crate::table::memory::Memory;
 use events::{
-    Destination, Fingerprint, LinesReserved, Merchant, OrderId, OrderLine, OrderPlaced,
-    PaymentOutcome, Record, Sku, topics,
+    CancelRequested, Destination, Fingerprint, LinesReserved, Merchant, OrderId, OrderLine,
+    OrderPlaced, PaymentOutcome, Record, RequestId, Sku, topics,
 };
 
 const ACCEPTED: Millis = Millis(1_000);
@@ -212,6 +212,12 @@ impl World {
         })
     }
 
+    fn cancel(&mut self) -> Vec<String> {
+        let request_id = RequestId::derive("cancel", &merchant(), "k1");
+        let (order_id, merchant) = (order_id(), merchant());
+        self.step(CancelRequested { order_id, merchant, request_id, reason: "".into() })
+    }
+
     fn no_courier(&mut self) -> Vec<String> {
         let (order_id, accepted_at) = (order_id(), ACCEPTED);
         self.step(events::ConsignmentFailed { order_id, accepted_at, detail: "refused".into() })
@@ -321,6 +327,21 @@ fn a_failure_that_a_provider_repeats_under_its_key_is_left_behind() {
     assert_eq!(world.later(1_000), ["card 1.1-capture.2"]);
     // The first one was only late.
     assert_eq!(world.webhook(1, PaymentState::Captured), ["paid, captured 100", "BookConsignment"]);
+}
+
+#[test]
+fn a_cancelled_order_is_not_captured_any_more() {
+    for outcome in [NotFound, Failed] {
+        let (mut world, _) = paying(&[("card", 100)]);
+        world.answer(1, Authorize, Succeeded);
+        world.answer(1, Capture, Unknown);
+        assert_eq!(world.cancel(), ["ReleaseLines", "cancelled (requested)"]);
+        let told = world.answer_with(1, 1, Capture, outcome, PaymentState::Authorized);
+        assert_eq!(told, ["card 1.1-void.1"]);
+        // The capture was only late: the provider says so when it refuses the void.
+        let told = world.answer_with(1, 1, Void, Declined, PaymentState::Captured);
+        assert_eq!(told, ["card 1.1-refund.1"]);
+    }
 }
 
 #[test]

@@ -114,12 +114,13 @@ impl Payment {
 }
 
 impl Open {
-    /// Goes on under another key, after a wait.
-    fn renew(&mut self, wait: (i64, i64), now: Millis) {
+    /// Goes on under another key, after a wait that grows with their number.
+    fn take_new_key(&mut self, wait: (i64, i64), now: Millis) {
+        self.waits_until = Some(now.plus(doubled(wait, self.attempt - 1)));
         self.attempt += 1;
+        self.tries = 0;
         self.decided_at = now;
         self.doubt = false;
-        self.waits_until = Some(now.plus(doubled(wait, self.tries - 1)));
     }
 }
 
@@ -184,6 +185,14 @@ impl Method {
                 open.waits_until = wait(ASK_MS, open);
                 None
             }
+            // Not taken, and not wanted any more: the hold is let go. Should an earlier request still take it,
+            // the provider refuses that and says so.
+            PaymentOutcome::Failed | PaymentOutcome::NotFound
+                if goal == Goal::Unwind && open.step == PaymentStep::Capture =>
+            {
+                self.open = None;
+                None
+            }
             // This request did nothing; an earlier one in doubt still may have.
             PaymentOutcome::Failed => {
                 open.waits_until = wait(RETRY_MS, open);
@@ -199,7 +208,7 @@ impl Method {
                 Some(Send { ask: open.doubt })
             }
             PaymentOutcome::NotFound if answer.state != PaymentState::Unknown => {
-                open.renew(RETRY_MS, now);
+                open.take_new_key(RETRY_MS, now);
                 None
             }
             PaymentOutcome::NotFound => self.after_not_found(goal, now),
@@ -210,7 +219,7 @@ impl Method {
                     self.refuse_capture(answer);
                     return None;
                 }
-                open.renew(REFUSED_MS, now);
+                open.take_new_key(REFUSED_MS, now);
                 None
             }
         }

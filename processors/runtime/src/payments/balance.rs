@@ -81,6 +81,10 @@ impl Provider for Balance {
                 }
                 answer
             }
+            // It stands where the step begins, so that was not refused: another request is at work.
+            (409, Some(payment)) if payment.state == call.step.begins_from() => {
+                Answer::bare(PaymentOutcome::Failed)
+            }
             (402 | 409, Some(payment)) => told(Answer::declined(&payment.reason), &payment),
             (404, _) if call.ask => Answer::bare(PaymentOutcome::NotFound),
             (401 | 403 | 429 | 503, _) => Answer::bare(PaymentOutcome::Failed),
@@ -147,6 +151,7 @@ mod tests {
         assert_eq!(read(capture, true, 200, "authorized"), (NotFound, PaymentState::Authorized));
         assert_eq!(read(capture, true, 200, "captured"), (Succeeded, PaymentState::Captured));
         assert_eq!(read(capture, false, 409, "voided"), (Declined, PaymentState::Voided));
+        assert_eq!(read(capture, false, 409, "authorized").0, Failed);
         assert_eq!(read(capture, false, 503, "new").0, Failed);
         assert_eq!(read(capture, false, 500, "new").0, Unknown);
         assert_eq!(balance().read(&call(capture, true), 404, b"").outcome, NotFound);

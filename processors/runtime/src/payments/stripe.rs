@@ -3,8 +3,8 @@
 //!
 //! Every POST carries an `Idempotency-Key`: Stripe repeats its first answer under it for at least 24
 //! hours. A 500 is repeated, too, so what came of it is asked: by id, or, before an id is known, by
-//! searching our metadata. Search lags behind by up to a minute, which is why "not found" only leads to
-//! another try under the same key.
+//! searching our metadata. Search lags behind by up to a minute, which is why a payment that is not found is
+//! only made again under the same key.
 
 use events::{PaymentOutcome, PaymentState, PaymentStep};
 use machines::PaymentCall;
