@@ -345,6 +345,16 @@ fn a_cancelled_order_is_not_captured_any_more() {
 }
 
 #[test]
+fn a_refusal_after_the_order_was_cancelled_is_told() {
+    let (mut world, _) = paying(&[("card", 100)]);
+    world.cancel();
+    assert_eq!(
+        world.answer(1, Authorize, Declined),
+        ["cancelled (payment_declined), declined 100"]
+    );
+}
+
+#[test]
 fn what_a_provider_has_captured_by_itself_is_paid() {
     let (mut world, _) = paying(&[("card", 100)]);
     let told = world.answer_with(1, 1, Authorize, Succeeded, PaymentState::Captured);

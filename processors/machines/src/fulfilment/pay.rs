@@ -175,6 +175,8 @@ impl Fulfilment {
         let reason = match (went(PaymentState::Refunded), went(PaymentState::Voided)) {
             (true, _) => Some("refunded"),
             (false, true) => Some("payment_voided"),
+            // Refused while the order was ending: nothing came back, but it is part of the history.
+            (false, false) if !payments.is_empty() => Some("payment_declined"),
             (false, false) => None,
         };
         if let Some(reason) = reason {

@@ -92,7 +92,7 @@ pub(super) fn without_payment(
         Authorized, Cancelled, Declined, Expired, Paid, Received, Rejected, Reserved, Routed,
     };
     let told_back = |changed: &OrderStatusChanged| {
-        matches!(changed.reason.as_str(), "refunded" | "payment_voided")
+        matches!(changed.reason.as_str(), "refunded" | "payment_voided" | "payment_declined")
     };
     let mut walk: Vec<&OrderStatusChanged> = Vec::new();
     let mut times = 0;
