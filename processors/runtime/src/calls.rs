@@ -11,25 +11,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use bytes::Bytes;
 use events::{
     CallOutcome, Codec, CourierAnswered, CourierCall, CourierCode, Currency, Destination, Lane,
-    Merchant, Millis, OrderId, Record, topics,
+    Merchant, Millis, OrderId, topics,
 };
 use http_body_util::Full;
 use hyper::{Request, StatusCode};
 use machines::{Call, CallKind};
-use rdkafka::producer::{FutureProducer, FutureRecord};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use wire::telemetry::{COURIER_CALL_SECONDS, COURIER_CALLS};
 
 use crate::http::{self, Http, NoAnswer};
-
-/// How long one try to write an outcome may take before it is tried again.
-const OUTCOME_TIMEOUT_MS: u32 = 60_000;
+use crate::outcomes::Outcomes;
 
 /// A call must leave within this time of its commit: a process that was stopped meanwhile may have
 /// lost its task to another one.
@@ -47,9 +44,7 @@ pub struct Calls {
 struct Inner {
     runtime: Handle,
     http: Http,
-    producer: FutureProducer,
-    codec: Codec,
-    partitions: i32,
+    outcomes: Outcomes,
     max_in_flight: usize,
     limits: Mutex<BTreeMap<CourierCode, Arc<Semaphore>>>,
 }
@@ -102,15 +97,10 @@ impl Calls {
         partitions: i32,
         max_in_flight: usize,
     ) -> Result<Self> {
-        let client_id = format!("{instance}.calls");
-        let producer = wire::client::producer(brokers, &client_id, OUTCOME_TIMEOUT_MS)
-            // Next to a call's time nothing, and it makes one request of many outcomes.
-            .set("linger.ms", "10")
-            .create()
-            .context("outcome producer cannot be made")?;
+        let outcomes = Outcomes::new(brokers, &format!("{instance}.calls"), codec, partitions)?;
         let http = Http::new();
         let limits = Mutex::default();
-        let inner = Inner { runtime, http, producer, codec, partitions, max_in_flight, limits };
+        let inner = Inner { runtime, http, outcomes, max_in_flight, limits };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -143,7 +133,8 @@ impl Inner {
         };
         count(&call, kind, answer.outcome, took);
         let record = answered(&call, kind, answer, took);
-        self.report(&call, record, live).await;
+        let key = call.lane.as_str().as_bytes();
+        self.outcomes.write(topics::COURIERS.name, key, &record.into(), live).await;
     }
 
     fn limit(&self, courier: &CourierCode) -> Arc<Semaphore> {
@@ -164,23 +155,6 @@ impl Inner {
             (Err(reason), _) => failed(reason),
             (Ok(answer), CallKind::Book { .. }) => read_booking(&answer),
             (Ok(answer), CallKind::Void) => read_void(answer.status),
-        }
-    }
-
-    /// Writes the outcome, however long that takes: an order waits for it.
-    async fn report(&self, call: &Call, record: CourierAnswered, live: &AtomicBool) {
-        let bytes = self.codec.to_bytes(&Record::from(record));
-        let key = call.lane.as_str();
-        let partition = topics::partition_for(key.as_bytes(), self.partitions);
-        while live.load(Ordering::Acquire) {
-            let record = FutureRecord::to(topics::COURIERS.name)
-                .partition(partition)
-                .key(key)
-                .payload(&bytes);
-            match self.producer.send(record, Duration::from_secs(5)).await {
-                Ok(_) => return,
-                Err((error, _)) => tracing::warn!(%error, "courier outcome waits for Kafka"),
-            }
         }
     }
 }

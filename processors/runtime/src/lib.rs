@@ -14,6 +14,7 @@ pub mod http;
 pub mod inbox;
 mod lag;
 pub mod observe;
+mod outcomes;
 pub mod payments;
 pub mod store;
 pub mod thread;

@@ -15,11 +15,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
-use events::{Codec, PaymentAnswered, PaymentOutcome, PaymentStep, ProviderCode, Record, topics};
+use events::{Codec, PaymentAnswered, PaymentOutcome, PaymentStep, ProviderCode, topics};
 use http_body_util::Full;
 use hyper::header::HeaderValue;
 use machines::PaymentCall;
-use rdkafka::producer::{FutureProducer, FutureRecord};
 use serde::Deserialize;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -32,9 +31,8 @@ use stripe::Stripe;
 
 use crate::calls::now;
 use crate::http::{self, Http, NoAnswer};
+use crate::outcomes::Outcomes;
 
-/// How long one try to write an outcome may take before it is tried again.
-const OUTCOME_TIMEOUT_MS: u32 = 60_000;
 /// A call must leave within this time of its commit: a process that was stopped meanwhile may have
 /// lost its task to another one.
 const CALL_LIFETIME: Duration = Duration::from_secs(30);
@@ -94,9 +92,7 @@ pub struct Payments {
 struct Inner {
     runtime: Handle,
     http: Http,
-    producer: FutureProducer,
-    codec: Codec,
-    partitions: i32,
+    outcomes: Outcomes,
     timeout: Duration,
     endpoints: BTreeMap<ProviderCode, Endpoint>,
 }
@@ -114,11 +110,7 @@ impl Payments {
         partitions: i32,
         settings: &Settings,
     ) -> Result<Self> {
-        let client_id = format!("{instance}.payments");
-        let producer = wire::client::producer(brokers, &client_id, OUTCOME_TIMEOUT_MS)
-            .set("linger.ms", "10")
-            .create()
-            .context("payment outcome producer cannot be made")?;
+        let outcomes = Outcomes::new(brokers, &format!("{instance}.payments"), codec, partitions)?;
         let http = Http::new();
         let mut endpoints = BTreeMap::new();
         for (code, provider) in &settings.providers {
@@ -128,7 +120,7 @@ impl Payments {
             endpoints.insert(code, endpoint);
         }
         let timeout = Duration::from_millis(settings.timeout_ms);
-        let inner = Inner { runtime, http, producer, codec, partitions, timeout, endpoints };
+        let inner = Inner { runtime, http, outcomes, timeout, endpoints };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -174,7 +166,9 @@ impl Inner {
         PAYMENT_CALLS.with_label_values(&labels).inc();
         let seconds = PAYMENT_CALL_SECONDS.with_label_values(&[call.provider.as_str()]);
         seconds.observe(took.as_secs_f64());
-        self.report(answered(&call, answer, took), live).await;
+        let record = answered(&call, answer, took).into();
+        let key = call.order.order_id.as_bytes();
+        self.outcomes.write(topics::ORDER_OUTCOMES.name, key, &record, live).await;
     }
 
     async fn ask(&self, endpoint: &Endpoint, call: &PaymentCall) -> Answer {
@@ -190,24 +184,6 @@ impl Inner {
             Err(NoAnswer::NotConnected) => Answer::bare(PaymentOutcome::Failed),
             Ok(_) | Err(NoAnswer::TimedOut | NoAnswer::Broken) => {
                 Answer::bare(PaymentOutcome::Unknown)
-            }
-        }
-    }
-
-    /// Writes the outcome, however long that takes: an order waits for it.
-    async fn report(&self, record: PaymentAnswered, live: &AtomicBool) {
-        let order_id = record.order_id;
-        let bytes = self.codec.to_bytes(&Record::from(record));
-        let key = order_id.as_bytes();
-        let partition = topics::partition_for(key, self.partitions);
-        while live.load(Ordering::Acquire) {
-            let record = FutureRecord::to(topics::ORDER_OUTCOMES.name)
-                .partition(partition)
-                .key(key.as_slice())
-                .payload(&bytes);
-            match self.producer.send(record, Duration::from_secs(5)).await {
-                Ok(_) => return,
-                Err((error, _)) => tracing::warn!(%error, "payment outcome waits for Kafka"),
             }
         }
     }

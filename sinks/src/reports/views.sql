@@ -78,8 +78,8 @@ SETTINGS do_not_merge_across_partitions_select_final = 1
 COMMENT 'For support: one row per order as folded from its events; where events and version differ it may be wrong, see v_orders';
 
 -- The second part is for orders that were told a status twice (overdue, refunded), whose events
--- contradict each other until they are settled, or have gaps: few. A status is reached when it is told first;
--- what is told again names no consignment.
+-- contradict each other until they are settled, or have gaps: few. A status is reached when it is told first,
+-- and what is told again names no consignment.
 CREATE OR REPLACE VIEW v_orders AS
 SELECT
     order_id, accepted_at, merchant, status, reason, version, lost, events, ordered_at,

@@ -12,10 +12,7 @@ use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, Limited, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
@@ -26,6 +23,7 @@ use super::request::Asked;
 use super::statement::{self, Statement};
 use super::users::User;
 use crate::chdb::Engine;
+use crate::serve::serve;
 
 /// Greatest body that holds a statement (an INSERT's data after a statement in the address is
 /// streamed and has no limit), bytes.
@@ -92,33 +90,10 @@ impl Server {
 
     /// Serves until `stop` is ready, then lets running statements end, for ten seconds at most.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        tokio::pin!(stop);
-        loop {
-            let accepted = tokio::select! {
-                () = &mut stop => break,
-                accepted = self.listener.accept() => accepted,
-            };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    // Out of file descriptors: they come back when connections end.
-                    tracing::warn!(%error, "accepting a connection failed");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                    continue;
-                }
-            };
-            let _ = stream.set_nodelay(true);
-            let front = self.front.clone();
-            tokio::spawn(async move {
-                let service = service_fn(move |request| answer(front.clone(), request));
-                let served = http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .serve_connection(TokioIo::new(stream), service)
-                    .await;
-                if let Err(error) = served {
-                    tracing::debug!(%error, "connection ended");
-                }
-            });
+        let front = self.front.clone();
+        tokio::select! {
+            () = stop => {}
+            () = serve(&self.listener, move |request| answer(front.clone(), request)) => {}
         }
         drop(self.listener);
         let all = u32::try_from(self.max_queries).unwrap_or(u32::MAX);

@@ -23,14 +23,12 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 
 pub use config::{Arguments, Config};
 pub use settings::{Mode, Range, Settings};
 
+use crate::serve::serve;
 use courier::Courier;
 
 /// Couriers by name; shared by all connections.
@@ -86,28 +84,7 @@ impl Simulator {
 
     /// Serves until the returned future is dropped. A failing connection ends alone.
     pub async fn run(self) {
-        loop {
-            let stream = match self.listener.accept().await {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    // Out of file descriptors: they come back when connections end.
-                    tracing::warn!(%error, "accepting a connection failed");
-                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-                    continue;
-                }
-            };
-            let _ = stream.set_nodelay(true);
-            let couriers = self.couriers.clone();
-            tokio::spawn(async move {
-                let service = service_fn(move |request| routes::answer(couriers.clone(), request));
-                let served = http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .serve_connection(TokioIo::new(stream), service)
-                    .await;
-                if let Err(error) = served {
-                    tracing::debug!(%error, "connection ended");
-                }
-            });
-        }
+        let couriers = self.couriers;
+        serve(&self.listener, move |request| routes::answer(couriers.clone(), request)).await;
     }
 }

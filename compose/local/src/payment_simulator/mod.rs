@@ -21,13 +21,11 @@ mod webhooks;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 
 pub use settings::Settings;
 
+use crate::serve::serve;
 use ledger::Ledger;
 use settings::Chance;
 
@@ -96,27 +94,7 @@ impl Simulator {
 
     /// Serves until the returned future is dropped. A failing connection ends alone.
     pub async fn run(self) {
-        loop {
-            let stream = match self.listener.accept().await {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    tracing::warn!(%error, "accepting a connection failed");
-                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-                    continue;
-                }
-            };
-            let _ = stream.set_nodelay(true);
-            let state = self.state.clone();
-            tokio::spawn(async move {
-                let service = service_fn(move |request| routes::answer(state.clone(), request));
-                let served = http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .serve_connection(TokioIo::new(stream), service)
-                    .await;
-                if let Err(error) = served {
-                    tracing::debug!(%error, "connection ended");
-                }
-            });
-        }
+        let state = self.state;
+        serve(&self.listener, move |request| routes::answer(state.clone(), request)).await;
     }
 }
