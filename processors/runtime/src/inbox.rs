@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -30,6 +31,7 @@ const LAG_EVERY_MS: &str = "5000";
 pub struct Noting {
     notes: Mutex<Vec<Note>>,
     lag: LagGauge,
+    closing: AtomicBool,
 }
 
 /// A change, and the membership at the time when it was polled: until it is answered there is no other, unless
@@ -49,6 +51,10 @@ impl ConsumerContext for Noting {
         error: rd_kafka_resp_err_t,
         list: &mut TopicPartitionList,
     ) {
+        if self.closing.load(Ordering::Acquire) {
+            give_back(consumer);
+            return;
+        }
         let partitions =
             list.elements().iter().map(|e| (e.topic().to_string(), e.partition())).collect();
         let note = if error == rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
@@ -89,7 +95,11 @@ impl GroupInboxes {
         let commands = wire::client::group_consumer(brokers, instance, group, instance)
             .set("enable.partition.eof", "false")
             .set("statistics.interval.ms", LAG_EVERY_MS)
-            .create_with_context(Noting { notes: Mutex::default(), lag: LagGauge::new(group) })
+            .create_with_context(Noting {
+                notes: Mutex::default(),
+                lag: LagGauge::new(group),
+                closing: AtomicBool::new(false),
+            })
             .context("command consumer cannot be made")?;
         let outcomes = wire::client::assigned_consumer(brokers, instance)
             .set("enable.partition.eof", "false")
@@ -100,6 +110,25 @@ impl GroupInboxes {
         let topics: Vec<&str> = processors.iter().map(|p| p.commands).collect();
         inboxes.commands.subscribe(&topics).context("command inboxes cannot be subscribed")?;
         Ok(inboxes)
+    }
+}
+
+/// A consumer is closed only once every change is answered, and there is nobody left to do so.
+impl Drop for GroupInboxes {
+    fn drop(&mut self) {
+        self.commands.context().closing.store(true, Ordering::Release);
+        // An assignment that still waits for its answer takes nothing.
+        if let Err(error) = self.commands.incremental_assign(&TopicPartitionList::new()) {
+            tracing::debug!(%error, "an assignment is not answered");
+        }
+        give_back(&self.commands);
+    }
+}
+
+fn give_back(consumer: &BaseConsumer<Noting>) {
+    let all = consumer.assignment();
+    if let Err(error) = all.and_then(|all| consumer.incremental_unassign(&all)) {
+        tracing::debug!(%error, "partitions are not given back");
     }
 }
 
