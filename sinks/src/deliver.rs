@@ -17,7 +17,9 @@ pub(crate) mod member;
 pub(crate) mod worker;
 
 use std::cmp::Ordering;
+use std::time::SystemTime;
 
+use events::Millis;
 use events::topics::Topic;
 
 use crate::batch::Limits;
@@ -25,6 +27,18 @@ use crate::retry::Failure;
 use dead_letters::DeadLetters;
 use intake::Received;
 use log::Log;
+
+/// The wall clock, UTC.
+pub(crate) fn now() -> Millis {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// Seconds from one moment to a later one, for histograms; 0 when clocks disagree.
+#[expect(clippy::cast_precision_loss, reason = "exact for 285,000 years")]
+pub(crate) fn seconds(from: Millis, to: Millis) -> f64 {
+    (to.0 - from.0).max(0) as f64 / 1000.0
+}
 
 /// A partition of a topic.
 #[derive(Debug, Clone, Copy)]

@@ -5,7 +5,9 @@
 //! [`settle`] waits until nothing moves ([`lag`] counts what is left), [`reconcile`] compares what every system says,
 //! [`couriers`] asks the companies; [`state`] measures what a million rows cost.
 //! [`stack`] starts all of it on free ports; [`chaos`] breaks it and compares; [`progress`] tells people how far it is.
+//! [`alerts`] reads the alert rules.
 
+pub mod alerts;
 pub mod chaos;
 pub mod countries;
 pub mod couriers;

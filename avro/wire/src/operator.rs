@@ -9,7 +9,9 @@ use anyhow::{Context, Result};
 use warp::Filter;
 use warp::http::StatusCode;
 
-/// Named readiness checks; ready when every one is ok.
+use crate::telemetry::READY;
+
+/// Named readiness checks; ready when every one is ok. Exported as [`READY`].
 #[derive(Debug, Clone, Default)]
 pub struct Readiness {
     checks: Arc<Mutex<BTreeMap<&'static str, Result<(), String>>>>,
@@ -36,6 +38,7 @@ impl Readiness {
     }
 
     fn set(&self, check: &'static str, state: Result<(), String>) {
+        READY.with_label_values(&[check]).set(state.is_ok().into());
         self.checks.lock().unwrap_or_else(PoisonError::into_inner).insert(check, state);
     }
 

@@ -8,12 +8,14 @@ use std::process::{Command, Output};
 use anyhow::{Context, Result, ensure};
 use local::versions::versions;
 
+const COMPOSE: &str = "compose.yaml";
+
 /// Each service with the lines of its configuration.
 type Services = BTreeMap<String, Vec<String>>;
 
 #[test]
 fn a_compose_implementation_understands_it() -> Result<()> {
-    let resolved = services(&config(Some(".env.example"))?);
+    let resolved = services(&config(&[COMPOSE], Some(".env.example"))?);
     let names: Vec<&str> = resolved.keys().map(String::as_str).collect();
     let expected = [
         "clickhouse",
@@ -50,7 +52,7 @@ fn images_are_the_pinned_ones() -> Result<()> {
         ("postgres", &v.postgres.image),
         ("clickhouse", &v.clickhouse.image),
     ];
-    let resolved = services(&config(Some(".env.example"))?);
+    let resolved = services(&config(&[COMPOSE], Some(".env.example"))?);
     for (name, lines) in &resolved {
         let expected =
             pinned.iter().find(|(n, _)| n == name).map_or("tillroll:local", |(_, image)| image);
@@ -62,7 +64,7 @@ fn images_are_the_pinned_ones() -> Result<()> {
 
 #[test]
 fn passwords_come_from_outside() -> Result<()> {
-    let failure = config(None).err().context("it must not start without passwords")?;
+    let failure = config(&[COMPOSE], None).err().context("it must not start without passwords")?;
     ensure!(failure.to_string().contains("PASSWORD"), "unclear: {failure:#}");
     let text = std::fs::read_to_string(folder().join("compose.yaml"))?;
     for line in text.lines().filter(|line| line.contains("PASSWORD:")) {
@@ -89,11 +91,44 @@ fn mounted_files_are_there_and_analysts_have_a_user() -> Result<()> {
     Ok(())
 }
 
+/// What Prometheus scrapes is what services serve, and an alert has somewhere to go.
+#[test]
+fn alerts_can_be_had_beside_it() -> Result<()> {
+    let resolved = services(&config(&[COMPOSE, "alerts.yaml"], Some(".env.example"))?);
+    for name in ["prometheus", "alertmanager"] {
+        let lines = resolved.get(name).with_context(|| format!("no service {name}"))?;
+        let image = lines.iter().find_map(|line| line.strip_prefix("image: ")).unwrap_or_default();
+        ensure!(image.contains(":v"), "{name} runs {image}, which is not one version");
+        for mount in lines.iter().filter_map(|line| line.strip_prefix("- /")) {
+            let path = format!("/{}", mount.split(':').next().unwrap_or_default());
+            ensure!(Path::new(&path).exists(), "{name} mounts {path}, which isn't there");
+        }
+    }
+    let scraped = std::fs::read_to_string(folder().join("prometheus/prometheus.yml"))?;
+    let targets = scraped.lines().filter_map(|line| line.trim().strip_prefix("- targets: ["));
+    let mut services = 0;
+    for target in targets {
+        let (service, port) = target.trim_end_matches(']').split_once(':').context("host:port")?;
+        let lines = resolved.get(service).with_context(|| format!("no service {service}"))?;
+        if service != "alertmanager" {
+            let listens = format!("LISTEN: 0.0.0.0:{port}");
+            ensure!(lines.iter().any(|line| line.ends_with(&listens)), "{service}: no {port}");
+            services += 1;
+        }
+    }
+    ensure!(services == 3, "{services} services are scraped");
+    let routing = std::fs::read_to_string(folder().join("prometheus/alertmanager.yml"))?;
+    let entrypoint = resolved["alertmanager"].join(" ");
+    for url in routing.lines().filter_map(|line| line.trim().strip_prefix("- url: ")) {
+        ensure!(entrypoint.contains(&format!("s|{url}|")), "{url} is not replaced");
+    }
+    Ok(())
+}
+
 /// The resolved configuration, as `docker-compose config` prints it.
-fn config(env_file: Option<&str>) -> Result<String> {
+fn config(files: &[&str], env_file: Option<&str>) -> Result<String> {
     // Not the folder of compose.yaml: a developer's own .env there must not count.
     let empty = tempfile::tempdir()?;
-    let file = folder().join("compose.yaml");
     let env = match env_file {
         Some(name) => folder().join(name),
         None => {
@@ -102,14 +137,14 @@ fn config(env_file: Option<&str>) -> Result<String> {
             path
         }
     };
-    let output = compose(&file, &env)?;
+    let output = compose(files, &env)?;
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     ensure!(output.status.success(), "`config` failed: {errors}");
     Ok(String::from_utf8(output.stdout)?)
 }
 
 /// Docker's plugin is tried first, then the program of Debian's package.
-fn compose(file: &Path, env: &Path) -> Result<Output> {
+fn compose(files: &[&str], env: &Path) -> Result<Output> {
     let plugin = Command::new("docker").args(["compose", "version"]).output();
     let mut command = match plugin {
         Ok(output) if output.status.success() => {
@@ -122,7 +157,10 @@ fn compose(file: &Path, env: &Path) -> Result<Output> {
     for password in ["POSTGRES_PASSWORD", "CLICKHOUSE_PASSWORD", "CLICKHOUSE_ANALYST_PASSWORD"] {
         command.env_remove(password);
     }
-    command.arg("-f").arg(file).arg("--env-file").arg(env).arg("config");
+    for file in files {
+        command.arg("-f").arg(folder().join(file));
+    }
+    command.arg("--env-file").arg(env).arg("config");
     command.output().context(
         "neither `docker compose` nor `docker-compose` runs; install one with: \
          apt-get install docker-compose",

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, LazyLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
@@ -52,6 +52,8 @@ async fn main() -> ExitCode {
 async fn run() -> Result<()> {
     let arguments = Arguments::parse();
     wire::telemetry::init();
+    // A counter that nobody has touched yet would be missing instead of 0.
+    LazyLock::force(&wire::telemetry::ORDERS_WAITED);
     let config = Config::load(arguments.config.as_deref())?;
     let readiness = Readiness::starting(&["kafka", "registry", "tasks"]);
     wire::operator::serve(config.operator_listen, readiness.clone()).await?;

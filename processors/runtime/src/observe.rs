@@ -5,8 +5,8 @@ use machines::footer::Run;
 use machines::{Notice, TaskId, Transaction};
 use stream::Observed;
 use wire::telemetry::{
-    COURIER_BREAKER, INVARIANT_VIOLATIONS, ORDERS_WAITED, RECORDS_PROCESSED, RECORDS_REJECTED,
-    RESTORED_RECORDS, TRANSACTION_SECONDS, TRANSACTIONS,
+    self, COURIER_BREAKER, INVARIANT_VIOLATIONS, ORDERS_WAITED, RECORDS_PROCESSED,
+    RECORDS_REJECTED, RESTORED_RECORDS, TRANSACTION_SECONDS, TRANSACTIONS,
 };
 
 /// Counts and logs.
@@ -57,7 +57,10 @@ pub fn observe(observed: &Observed<'_>) {
             let error = format!("{error:#}");
             tracing::warn!(task = %task, error, "store not brought forward: left to the takeover");
         }
-        Observed::HandedOver(tasks) => tracing::info!(tasks = %names(tasks), "tasks handed over"),
+        Observed::HandedOver(tasks) => {
+            tasks.iter().for_each(|task| forget_breakers(*task));
+            tracing::info!(tasks = %names(tasks), "tasks handed over");
+        }
         Observed::Ready => {}
     }
 }
@@ -102,6 +105,13 @@ fn noticed(partition: i32, notice: &Notice) {
             tracing::warn!(courier, lane, partition, state = state.as_str(), "courier breaker");
         }
         Notice::OrderWaits => ORDERS_WAITED.inc(),
+    }
+}
+
+/// The breakers of a partition that was handed over are its next owner's to report.
+fn forget_breakers(task: TaskId) {
+    if task.processor.name == "couriers" {
+        telemetry::forget(&COURIER_BREAKER, "partition", &task.partition.to_string());
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use events::Millis;
 use wire::operator::Readiness;
 
 /// The readiness check of one sink: ok while no part of it has a problem.
@@ -49,13 +50,20 @@ impl Health {
 }
 
 /// How far a partition is written; read by the sampling of lag.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Progress {
     next: AtomicI64,
     caught_up: AtomicBool,
+    waiting_since: AtomicI64,
 }
 
 impl Progress {
+    /// Nothing is known yet of a partition that was assigned now.
+    pub(crate) fn assigned(now: Millis) -> Self {
+        let (next, caught_up) = (AtomicI64::new(0), AtomicBool::new(false));
+        Self { next, caught_up, waiting_since: AtomicI64::new(now.0) }
+    }
+
     /// Everything before `next` is written.
     pub(crate) fn written(&self, next: i64) {
         self.next.store(next, Ordering::Relaxed);
@@ -74,6 +82,19 @@ impl Progress {
         }
         (end - self.next.load(Ordering::Relaxed)).max(0)
     }
+
+    /// The oldest record that is not written stands in the log since then, or a little later.
+    pub(crate) fn waiting_since(&self, at: Millis) {
+        self.waiting_since.store(at.0, Ordering::Relaxed);
+    }
+
+    /// Whole seconds for which the oldest record has waited to be written; 0 when all are.
+    pub(crate) fn lag_seconds(&self, now: Millis) -> i64 {
+        if self.caught_up.load(Ordering::Relaxed) {
+            return 0;
+        }
+        ((now.0 - self.waiting_since.load(Ordering::Relaxed)) / 1000).max(0)
+    }
 }
 
 #[cfg(test)]
@@ -89,5 +110,18 @@ mod tests {
         assert_eq!(readiness.report(), (false, "[-]reports order-status-0: down\n".into()));
         health.solved("order-status-0");
         assert_eq!(readiness.report(), (true, "[+]reports ok\n".into()));
+    }
+
+    #[test]
+    fn a_partition_is_behind_from_its_assignment_until_its_end_is_reached() {
+        let progress = Progress::assigned(Millis(10_000));
+        assert_eq!((progress.lag(7), progress.lag_seconds(Millis(12_500))), (7, 2));
+        progress.waiting_since(Millis(3_000));
+        progress.written(5);
+        assert_eq!((progress.lag(7), progress.lag_seconds(Millis(12_500))), (2, 9));
+        // The broker's clock is ahead of ours.
+        assert_eq!(progress.lag_seconds(Millis(1_000)), 0);
+        progress.caught_up(true);
+        assert_eq!((progress.lag(7), progress.lag_seconds(Millis(99_000))), (0, 0));
     }
 }

@@ -41,6 +41,11 @@ impl Received {
         self.raw.offset()
     }
 
+    /// When it was written to the log.
+    pub(crate) fn appended_at(&self) -> Millis {
+        Millis(self.raw.timestamp().to_millis().unwrap_or_default())
+    }
+
     /// Bytes of key and value.
     pub(crate) fn len(&self) -> usize {
         self.raw.key().map_or(0, <[u8]>::len) + self.raw.payload().map_or(0, <[u8]>::len)

@@ -22,14 +22,14 @@ use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use wire::config::Registry;
-use wire::telemetry::LAG_RECORDS;
+use wire::telemetry::{LAG_RECORDS, LAG_SECONDS};
 
 use super::dead_letters::DeadLetters;
 use super::health::{Health, Progress};
 use super::intake::Intake;
 use super::log::Log;
 use super::worker::{self, Task};
-use super::{Place, Sink};
+use super::{Place, Sink, now};
 
 const POLL: Duration = Duration::from_millis(25);
 /// How long a worker may take to finish its batch when its partition is revoked.
@@ -283,8 +283,9 @@ impl<S: Sink> Member<S> {
     fn launch(&mut self, place: Place) {
         tracing::info!(sink = self.sink.name(), %place, "assigned");
         let (stop, stopped) = watch::channel(false);
-        let progress = Arc::new(Progress::default());
+        let progress = Arc::new(Progress::assigned(now()));
         let task = Task {
+            sink: self.sink.name(),
             place,
             log: Log::new(self.consumer.clone()),
             dead_letters: self.dead_letters.clone(),
@@ -351,8 +352,14 @@ impl<S: Sink> Member<S> {
         self.runtime.spawn(async move {
             loop {
                 tokio::time::sleep(LAG_INTERVAL).await;
-                let now = positions.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                for (place, progress) in now {
+                let known = positions.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                // Age needs no answer from Kafka, which may be what is down.
+                for (place, progress) in &known {
+                    LAG_SECONDS
+                        .with_label_values(&[group, place.topic.name, &place.partition.to_string()])
+                        .set(progress.lag_seconds(now()));
+                }
+                for (place, progress) in known {
                     let end = match log.bounds(place).await {
                         Ok((_, end)) => end,
                         Err(failure) => {
@@ -397,6 +404,7 @@ impl<S: Sink> Member<S> {
         let partition = place.partition.to_string();
         let labels = [self.sink.name(), place.topic.name, &partition];
         let _ = LAG_RECORDS.remove_label_values(&labels);
+        let _ = LAG_SECONDS.remove_label_values(&labels);
         tracing::info!(sink = self.sink.name(), %place, "given back");
     }
 }

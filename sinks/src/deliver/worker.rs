@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use events::Record;
 use tokio::sync::{oneshot, watch};
-use wire::telemetry::RECORDS_PROCESSED;
+use wire::telemetry::{RECORDS_PROCESSED, STATUS_AGE_SECONDS};
 
 use super::dead_letters::DeadLetters;
 use super::health::{Health, Progress};
@@ -22,6 +23,7 @@ const UNINTERRUPTED: usize = 256;
 
 /// What a worker is given.
 pub(crate) struct Task {
+    pub(crate) sink: &'static str,
     pub(crate) place: Place,
     pub(crate) log: Log,
     pub(crate) dead_letters: DeadLetters,
@@ -174,6 +176,9 @@ impl<P: Partition> Worker<'_, P> {
 
     fn take(&mut self, record: Received) {
         self.ended = false;
+        if self.batch.records.is_empty() {
+            self.task.progress.waiting_since(record.appended_at());
+        }
         self.task.progress.caught_up(false);
         self.batch.bytes += record.len();
         self.batch.records.push(record);
@@ -209,10 +214,12 @@ impl<P: Partition> Worker<'_, P> {
             self.batch.put_aside += 1;
         }
         self.partition.write(records).await?;
-        let last = records.last().expect("a batch that is due holds records").offset();
+        let last = records.last().expect("a batch that is due holds records");
         let count = u64::try_from(records.len()).expect("a batch is small");
         RECORDS_PROCESSED.with_label_values(&[self.task.place.topic.name]).inc_by(count);
-        self.task.progress.written(last + 1);
+        observe_age(self.task.sink, records);
+        self.task.progress.written(last.offset() + 1);
+        self.task.progress.waiting_since(last.appended_at());
         self.batch.records.clear();
         self.batch.bytes = 0;
         self.batch.put_aside = 0;
@@ -225,6 +232,17 @@ impl<P: Partition> Worker<'_, P> {
             && let Err(failure) = self.attempt().await
         {
             tracing::info!(place = %self.task.place, %failure, "left to the next owner");
+        }
+    }
+}
+
+/// How long after each change of a status the sink has stored it.
+fn observe_age(sink: &str, records: &[Received]) {
+    let now = super::now();
+    let age = STATUS_AGE_SECONDS.with_label_values(&[sink]);
+    for body in records.iter().filter_map(|record| record.body.as_ref().ok()) {
+        if let Record::OrderStatusChanged(status) = &body.record {
+            age.observe(super::seconds(status.occurred_at, now));
         }
     }
 }

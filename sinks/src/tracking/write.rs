@@ -7,12 +7,12 @@
 //! came twice, a record was redriven, another owner was faster), PostgreSQL refuses the transaction,
 //! and it is made again with inserts that expect it.
 
-use events::{OrderRepeated, OrderStatusChanged, Record, StockLevelChanged};
+use events::{OrderRepeated, OrderStatus, OrderStatusChanged, Record, StockLevelChanged};
 use futures::future::{OptionFuture, try_join};
 use futures::try_join;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Error, Transaction};
-use wire::telemetry::{SINK_CONFLICTS, SINK_ROWS};
+use wire::telemetry::{RESERVATION_SECONDS, SINK_CONFLICTS, SINK_ROWS};
 
 use super::NAME;
 use super::partition::Session;
@@ -21,8 +21,8 @@ use super::rows::{
     Versions, Written,
 };
 use super::statements::{EVENTS_DIFFERING, EVENTS_SETTLE, Inserts, ORDERS_FILL, Statements};
-use crate::deliver::Place;
 use crate::deliver::intake::{Body, Received};
+use crate::deliver::{self, Place};
 use crate::retry::Failure;
 
 /// What a transaction writes: records from offset `from` up to before `to`.
@@ -67,7 +67,22 @@ pub(super) async fn transaction(session: &mut Session, batch: &Batch<'_>) -> Res
         let (place, conflicts) = (batch.place, counts.conflicts);
         tracing::error!(%place, conflicts, "versions of orders came twice with other content");
     }
+    observe_reservations(batch.records);
     Ok(())
+}
+
+/// How long orders waited to hear whether their lines are theirs: what version 2 says, unless a cancel
+/// was faster.
+fn observe_reservations(records: &[Received]) {
+    for body in records.iter().filter_map(|r| r.body.as_ref().ok()) {
+        if let Record::OrderStatusChanged(status) = &body.record
+            && status.version == 2
+            && matches!(status.status, OrderStatus::Reserved | OrderStatus::Rejected)
+        {
+            let took = deliver::seconds(status.accepted_at, status.occurred_at);
+            RESERVATION_SECONDS.with_label_values(&[status.status.as_str()]).observe(took);
+        }
+    }
 }
 
 /// One try, by `inserts` or else by those for rows that aren't there; `None` when the offset isn't
