@@ -29,10 +29,13 @@ mod plan;
 mod queue;
 mod redrive;
 mod show;
+mod told;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
+
+pub(crate) use told::{Told, letters_of, redriven, waiting};
 
 /// `tillroll dlq …`
 #[derive(Debug, clap::Subcommand)]

@@ -90,6 +90,30 @@ impl Log {
         }
     }
 
+    /// In every partition of a topic the offset of the first record that was appended at this moment or
+    /// later; the end where there is none.
+    ///
+    /// # Errors
+    /// When Kafka does not answer.
+    pub(crate) fn at(&self, topic: &str, at_ms: i64) -> Result<BTreeMap<i32, i64>> {
+        let mut asked = TopicPartitionList::new();
+        for partition in self.partitions(topic)? {
+            asked.add_partition_offset(topic, partition, Offset::Offset(at_ms))?;
+        }
+        let found = self.consumer.offsets_for_times(asked, ANSWERS);
+        let found = found.with_context(|| self.silent())?;
+        let mut offsets = BTreeMap::new();
+        for element in found.elements() {
+            let partition = element.partition();
+            let offset = match element.offset() {
+                Offset::Offset(offset) => offset,
+                _ => self.bounds(topic, partition)?.1,
+            };
+            offsets.insert(partition, offset);
+        }
+        Ok(offsets)
+    }
+
     /// Shows the records of a topic from these offsets up to these ends, partition by partition in order,
     /// partitions mixed, until `seen` wants no more of a partition.
     ///

@@ -15,7 +15,9 @@ mod output;
 mod report;
 mod reports;
 mod setup;
+mod status;
 mod store;
+mod why;
 
 use std::process::ExitCode;
 
@@ -27,14 +29,16 @@ Examples:
       --replication 3 --couriers couriers.toml
   tillroll couriers set couriers.toml          after a price changed or a courier was paused
   tillroll keys new --merchant shop --file keys.json
+  tillroll status                              what is wrong, and what to type next
   tillroll lag                                 who is behind
+  tillroll why 5f0e8f5e-3c1a-5b7e-9d55-0d4f6f5c3a11
   tillroll dlq list                            what was refused, and why
   tillroll report revenue-daily --from 2026-11-01
 
 Exit codes:
   0  done
   1  failed: Kafka, the registry, ClickHouse or a file refused; the message says what to do
-  2  wrong usage
+  2  wrong usage; of `tillroll status`: broken
   3  an input file is unusable; nothing was changed";
 
 /// Sets up and operates Tillroll.
@@ -58,6 +62,10 @@ enum Command {
     /// Dead letters: list them, look at one, send them back, give them up
     #[command(subcommand)]
     Dlq(dlq::Command),
+    /// What is broken, what lags, and what to do: one screen, worst first
+    Status(status::Arguments),
+    /// What became of an order, and why: one timeline
+    Why(why::Arguments),
     /// How far every reader is behind the log
     Lag(lag::Arguments),
     /// Reports from ClickHouse; without a name, their list
@@ -74,6 +82,8 @@ async fn main() -> ExitCode {
         Command::Couriers(command) => plain(couriers::run(command).await),
         Command::Keys(command) => plain(keys::run(command)),
         Command::Dlq(command) => dlq::run(command).await,
+        Command::Status(arguments) => status::run(arguments).await,
+        Command::Why(arguments) => why::run(arguments).await,
         Command::Lag(arguments) => lag::run(arguments).await,
         Command::Report(arguments) => plain(report::run(arguments).await),
         Command::Reports(command) => plain(reports::run(command).await),

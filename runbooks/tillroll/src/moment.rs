@@ -47,6 +47,14 @@ pub(crate) fn text(at: Millis) -> String {
     known.map_or_else(|| at.to_string(), |at| at.format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string())
 }
 
+/// A moment in JSON: its text.
+pub(crate) fn serialize<S: serde::Serializer>(
+    at: &Millis,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&text(*at))
+}
+
 /// How long ago, in the largest unit that leaves two figures: `45 s`, `12 min`, `30 h`, `9 d`.
 pub(crate) fn age(ms: i64) -> String {
     let seconds = ms.max(0) / 1_000;

@@ -134,12 +134,8 @@ pub(crate) struct Decision {
     pub(crate) action: Action,
     pub(crate) by: String,
     pub(crate) why: String,
-    #[serde(serialize_with = "moment")]
+    #[serde(serialize_with = "crate::moment::serialize")]
     pub(crate) at: Millis,
-}
-
-fn moment<S: Serializer>(at: &Millis, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&crate::moment::text(*at))
 }
 
 /// A record of a queue.
