@@ -1,6 +1,7 @@
 //! What stands between a position and the end of its partition.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use anyhow::Result;
 use events::Millis;
@@ -56,9 +57,9 @@ pub(super) fn measure(brokers: &str, positions: &[Position], now: Millis) -> Res
     let mut bounds: BTreeMap<(&str, i32), (i64, i64)> = BTreeMap::new();
     let mut readers: BTreeMap<(&str, &str), Vec<&Position>> = BTreeMap::new();
     for position in positions {
-        let place = (position.topic.as_str(), position.partition);
-        if !bounds.contains_key(&place) {
-            bounds.insert(place, log.bounds(place.0, place.1)?);
+        if let Entry::Vacant(place) = bounds.entry((&position.topic, position.partition)) {
+            let (topic, partition) = *place.key();
+            place.insert(log.bounds(topic, partition)?);
         }
         readers.entry((&position.group, &position.topic)).or_default().push(position);
     }

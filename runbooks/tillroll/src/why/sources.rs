@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use chrono::{DateTime, Utc};
-use events::topics::{COURIER_DECISIONS, ORDER_OUTCOMES, ORDERS, Topic};
-use events::{Codec, Millis, OrderId};
-use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use events::topics::{COURIER_DECISIONS, ORDER_OUTCOMES, ORDERS, Topic, partition_for};
+use events::{DecodeError, Millis, OrderId};
+use rdkafka::message::{Headers as _, Message as _, OwnedMessage};
 use serde_json::json;
 
-use super::timeline::{Entry, Source, entry, order_of};
+use super::timeline::{Entry, Source, entry};
 use crate::connection::Connection;
 use crate::dlq;
 use crate::log::{Log, Wanted};
@@ -130,17 +130,33 @@ pub(super) async fn logged(
     from: Millis,
     to: Millis,
 ) -> Result<Vec<Entry>> {
-    let brokers = connection.brokers()?;
-    let codec = wire::registry::codec(&connection.registry()?).await?;
-    tokio::task::spawn_blocking(move || {
+    let (brokers, registry) = (connection.brokers()?, connection.registry()?);
+    let mut codec = wire::registry::codec(&registry).await?;
+    let read = tokio::task::spawn_blocking(move || {
         let log = Log::connect(&brokers)?;
-        let mut entries = dead_letters(&log, order)?;
+        let letters = dead_letters(&log, order)?;
+        // An order whose first record was refused began before it was accepted.
+        let from = letters.iter().map(|letter| letter.at).fold(from, Millis::min);
+        let mut found = Vec::new();
         for topic in [ORDERS, ORDER_OUTCOMES, COURIER_DECISIONS] {
-            entries.extend(records(&log, &codec, &topic, order, (from, to))?);
+            found.extend(records(&log, &topic, order, (from, to))?);
         }
-        Ok(entries)
-    })
-    .await?
+        anyhow::Ok((letters, found))
+    });
+    let (mut entries, found) = read.await??;
+    for message in found {
+        let bytes = message.payload().unwrap_or_default();
+        let mut decoded = codec.decode(bytes);
+        if let Err(DecodeError::UnknownSchema(id)) = decoded
+            && wire::registry::learn(&mut codec, &registry, id).await.is_ok()
+        {
+            decoded = codec.decode(bytes);
+        }
+        let at = Millis(message.timestamp().to_millis().unwrap_or_default());
+        // What cannot be read is a dead letter, and told as one.
+        entries.extend(decoded.ok().map(|record| entry(&record, at, redriven(&message))));
+    }
+    Ok(entries)
 }
 
 fn dead_letters(log: &Log, order: OrderId) -> Result<Vec<Entry>> {
@@ -155,40 +171,42 @@ fn dead_letters(log: &Log, order: OrderId) -> Result<Vec<Entry>> {
     Ok(told.into_iter().map(entry).collect())
 }
 
-/// Records of a topic that are about the order: by their key, or by what they say.
+/// Records of a topic that are about the order: by their key, or because its id stands in them.
 fn records(
     log: &Log,
-    codec: &Codec,
     topic: &Topic,
     order: OrderId,
     (from, to): (Millis, Millis),
-) -> Result<Vec<Entry>> {
+) -> Result<Vec<OwnedMessage>> {
     let (starts, ends) = (log.at(topic.name, from.0)?, log.at(topic.name, to.plus(1).0)?);
     // What is keyed by order stands in one partition.
-    let count = i32::try_from(starts.len())?;
-    let home = events::topics::partition_for(order.as_bytes(), count);
+    let home = partition_for(order.as_bytes(), i32::try_from(starts.len())?);
     let keyed = topic.name != COURIER_DECISIONS.name;
     let mut ranges = BTreeMap::new();
     for (partition, start) in starts.iter().filter(|(p, _)| !keyed || **p == home) {
         ranges.insert(*partition, (*start, ends[partition]));
     }
-    let mut entries = Vec::new();
+    let mut found = Vec::new();
     log.read(topic.name, &ranges, |message| {
-        let key = message.key() == Some(order.as_bytes());
-        if (key || !keyed)
-            && let Ok(record) = codec.decode(message.payload().unwrap_or_default())
-            && (key || order_of(&record) == Some(order))
-        {
-            let at = Millis(message.timestamp().to_millis().unwrap_or_default());
-            entries.push(entry(&record, at, redriven(message)));
+        let named = || mentions(message.payload().unwrap_or_default(), order);
+        if message.key() == Some(order.as_bytes()) || (!keyed && named()) {
+            found.push(message.detach());
         }
         Wanted::More
     })?;
-    Ok(entries)
+    Ok(found)
+}
+
+/// Whether an order's id stands in a record, as bytes or as text.
+fn mentions(payload: &[u8], order: OrderId) -> bool {
+    let text = order.to_string();
+    [&order.as_bytes()[..], text.as_bytes()]
+        .iter()
+        .any(|id| payload.windows(id.len()).any(|part| part == *id))
 }
 
 /// Whether the record was redriven: how often, by whom, why.
-fn redriven(message: &BorrowedMessage<'_>) -> Option<String> {
+fn redriven(message: &OwnedMessage) -> Option<String> {
     let text = |name: &str| {
         let found = message.headers()?.iter().find(|header| header.key == name)?;
         Some(String::from_utf8_lossy(found.value?).into_owned())
@@ -199,6 +217,16 @@ fn redriven(message: &BorrowedMessage<'_>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use uuid::Uuid;
+
+    #[test]
+    fn an_order_is_found_in_a_record_by_bytes_or_text() {
+        let order = OrderId(Uuid::from_u128(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10));
+        let bytes = [&[7][..], order.as_bytes(), &[7]].concat();
+        assert!(mentions(&bytes, order));
+        assert!(mentions(format!("H{order}").as_bytes(), order));
+        assert!(!mentions(&bytes[..16], order) && !mentions(b"", order));
+    }
 
     #[test]
     fn the_log_is_read_while_the_order_was_on_its_way() {

@@ -1,6 +1,6 @@
 //! Entries of a timeline, made of records.
 
-use events::{CourierDecided, Millis, OrderId, Record, RecordType};
+use events::{CourierDecided, Millis, Record, RecordType};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -84,15 +84,6 @@ pub(super) struct Entry {
 impl Entry {
     pub(super) fn new(at: Millis, source: Source, what: String) -> Self {
         Self { at, source, what, more: Vec::new(), details: Value::Null, waits: false }
-    }
-}
-
-/// The order that a record is about.
-pub(super) fn order_of(record: &Record) -> Option<OrderId> {
-    match record {
-        Record::CourierDecided(decided) => Some(decided.order_id),
-        Record::DeliveryJudged(judged) => Some(judged.order_id),
-        _ => None,
     }
 }
 
@@ -183,8 +174,8 @@ fn candidates(decided: &CourierDecided) -> Vec<String> {
 mod tests {
     use super::*;
     use events::{
-        CancelRequested, Candidate, CourierCode, DecisionReason, Lane, Merchant, RequestId,
-        Standing, WarehouseCode,
+        CancelRequested, Candidate, CourierCode, DecisionReason, Lane, Merchant, OrderId,
+        RequestId, Standing, WarehouseCode,
     };
     use uuid::Uuid;
 
