@@ -20,6 +20,8 @@
 //! by partition and key: letters go back in the order in which their records first stood, also after a
 //! redrive in vain, and none overtakes an earlier letter of its key ([`plan`]). What came of an order in between,
 //! through records that were fine, is not undone: sinks settle by version, machines by their state.
+//! Only a compacted topic could lose by it, where the last record of a key stays: a letter with a newer
+//! record behind it is left there.
 
 mod filter;
 mod ledger;

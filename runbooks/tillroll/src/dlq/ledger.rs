@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use events::topics;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
@@ -83,10 +83,23 @@ impl Ledger {
             decision.key = letter.key.as_deref();
             self.send(decision.headers(decided(letter, action, signed)))?;
         }
-        self.producer.flush(ANSWERS)?;
+        self.drain()?;
         let began = Instant::now();
         self.producer.commit_transaction(ANSWERS)?;
         Ok(began.elapsed())
+    }
+
+    /// Waits until every record is acknowledged. `Producer::flush` would wait in steps of 100 ms.
+    fn drain(&self) -> Result<()> {
+        let began = Instant::now();
+        // Skips the linger; that it is not done at once is no error.
+        let _ = self.producer.flush(Duration::ZERO);
+        while self.producer.in_flight_count() > 0 {
+            ensure!(began.elapsed() < ANSWERS, "Kafka acknowledges nothing");
+            self.producer.poll(Duration::ZERO);
+            std::thread::sleep(Duration::from_micros(300));
+        }
+        Ok(())
     }
 
     fn send(&self, mut record: BaseRecord<'_, [u8], [u8]>) -> Result<()> {
