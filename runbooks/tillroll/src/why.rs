@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use crate::connection::Connection;
 use crate::{moment, output};
+use sources::Stored;
 use timeline::{Entry, Source};
 
 /// Flags of `tillroll why`.
@@ -66,7 +67,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     };
     let (stored, missing) = match sources::stored(order).await {
         Ok(stored) => (stored, None),
-        Err(error) => (sources::Stored::default(), Some(format!("{error:#}"))),
+        Err(error) => (Stored::default(), Some(format!("{error:#}"))),
     };
     let (from, to) = stored.window(since, moment::now());
     let mut timeline = stored.entries.clone();
@@ -82,7 +83,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
         let document = json!({ "order": order, "now": stored.now, "timeline": timeline });
         output::data(&serde_json::to_string_pretty(&document)?)?;
     } else {
-        for line in lines(order, &stored, &timeline) {
+        for line in lines(order, &stored, &timeline, missing.is_none()) {
             output::data(&line)?;
         }
     }
@@ -95,10 +96,11 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     Ok(if missing.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn lines(order: OrderId, stored: &sources::Stored, timeline: &[Entry]) -> Vec<String> {
+fn lines(order: OrderId, stored: &Stored, timeline: &[Entry], asked: bool) -> Vec<String> {
     let mut lines = vec![match &stored.now {
         Some(now) => format!("order {order}: {now}"),
-        None => format!("order {order}: not in PostgreSQL"),
+        None if asked => format!("order {order}: not in PostgreSQL"),
+        None => format!("order {order}: PostgreSQL could not be asked how it stands"),
     }];
     for entry in timeline {
         let Entry { at, source, what, more, .. } = entry;
@@ -133,7 +135,7 @@ mod tests {
         letter.more.push("schema id 7".into());
         let timeline = [letter];
         assert_eq!(
-            lines(order, &sources::Stored::default(), &timeline),
+            lines(order, &Stored::default(), &timeline, true),
             [
                 "order 00000000-0000-0000-0000-000000000007: not in PostgreSQL",
                 "1970-01-01T00:00:01.000Z  dead letter  orders/3/9: decode",

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::filter::Filter;
 use super::ledger::{Ledger, Signed};
-use super::letter::{self, Action, Letter, Place, key_text};
+use super::letter::{self, Action, Decision, Letter, Place, key_text};
 use super::plan::{Limits, Plan, plan};
 use super::queue::Queue;
 use crate::connection::Connection;
@@ -105,6 +105,7 @@ fn run(change: &Change, redrive: Option<(u32, u32)>) -> Result<ExitCode> {
     let topics = whole_topics(&change.filter);
     let queue = Queue::read(&log, &topics, keep)?;
     queue.mention_strange();
+    mention_done(&change.filter, &queue)?;
     let letters = usize::try_from(change.limit)?;
     let (action, plan) = match redrive {
         Some((_, attempts)) => {
@@ -128,6 +129,23 @@ fn run(change: &Change, redrive: Option<(u32, u32)>) -> Result<ExitCode> {
     }
     report(change, action, &plan)?;
     Ok(if plan.left.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Letters that were named must be there; those that are dealt with are told, and passed over.
+fn mention_done(filter: &Filter, queue: &Queue) -> Result<()> {
+    for place in &filter.places {
+        let topic = &place.topic;
+        ensure!(
+            queue.letters.contains_key(place),
+            "there is no letter {place}: see `tillroll dlq list --each --topic {topic}`; nothing was \
+             changed"
+        );
+        if let Some(Decision { action, by, why, .. }) = queue.decisions.get(place) {
+            let action = action.as_str();
+            output::message(&format!("{place} was {action} already, by {by}: {why}"));
+        }
+    }
+    Ok(())
 }
 
 fn whole_topics(filter: &Filter) -> Filter {
@@ -240,6 +258,7 @@ fn shown(letter: &Letter) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::letter::tests::letter;
+    use super::super::queue::tests::queue;
     use super::*;
 
     #[test]
@@ -267,6 +286,18 @@ mod tests {
         for wrong in ["", "   ", "two\nlines", &"x".repeat(501)] {
             assert!(reason(wrong).is_err());
         }
+    }
+
+    #[test]
+    fn letters_that_are_named_must_be_there() {
+        let queue = queue(vec![letter("orders/0/1", "k", &[])], &[("orders/0/1", Action::Dropped)]);
+        let named = |place: &str| {
+            let places = vec![place.parse().expect("a place")];
+            mention_done(&Filter { places, ..Filter::default() }, &queue)
+        };
+        assert!(named("orders/0/1").is_ok());
+        let told = named("orders/0/2").expect_err("it is not there").to_string();
+        assert!(told.starts_with("there is no letter orders/0/2"), "{told}");
     }
 
     #[test]

@@ -142,6 +142,7 @@ fn lines(document: &Value) -> Vec<String> {
     for (name, value) in document.as_object().into_iter().flatten() {
         match value {
             Value::Null => {}
+            Value::Object(fields) if fields.is_empty() => {}
             Value::Object(fields) => {
                 lines.push(name.clone());
                 lines.extend(fields.iter().map(|(name, value)| field(&format!("  {name}"), value)));

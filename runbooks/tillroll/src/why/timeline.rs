@@ -34,18 +34,18 @@ const TOLD: [&str; 22] = [
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Source {
+    /// A record that was refused.
+    DeadLetter,
     /// A client's record.
     Placed,
+    /// A later record under the same idempotency key.
+    Conflict,
+    /// An answer to the order's saga, or a request to it.
+    Outcome,
     /// A change of status.
     Status,
     /// A choice of a courier.
     Decision,
-    /// An answer to the order's saga, or a request to it.
-    Outcome,
-    /// A later record under the same idempotency key.
-    Conflict,
-    /// A record that was refused.
-    DeadLetter,
 }
 
 impl Source {
@@ -125,7 +125,8 @@ fn told(content: &Value, details: &mut Map<String, Value>) {
                 details.insert("refused_lines".to_owned(), refusals.len().into());
             }
             Value::Object(_) | Value::Array(_) | Value::Null => {}
-            value if TOLD.contains(&name.as_str()) && value != "" => {
+            // A text that is empty, and a moment that is 0, are ones that there are not.
+            value if TOLD.contains(&name.as_str()) && value != "" && value != 0 => {
                 details.insert(name.clone(), value.clone());
             }
             _ => {}
@@ -137,8 +138,7 @@ fn fact(name: &str, value: &Value) -> String {
     match value {
         Value::String(text) => format!("{name}={text}"),
         Value::Number(at) if name.ends_with("_at") || name == "expected_by" => {
-            let at = at.as_i64().filter(|at| *at > 0).map(|at| crate::moment::text(Millis(at)));
-            format!("{name}={}", at.unwrap_or_else(|| "-".to_owned()))
+            format!("{name}={}", crate::moment::text(Millis(at.as_i64().unwrap_or_default())))
         }
         value => format!("{name}={value}"),
     }
