@@ -78,6 +78,13 @@ macro_rules! records {
             }
         }
 
+        /// As its type: for people and programs that read JSON, never for the log.
+        impl serde::Serialize for Record {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                match self { $(Self::$name(record) => record.serialize(serializer)),+ }
+            }
+        }
+
         $(impl From<$name> for Record {
             fn from(record: $name) -> Self { Self::$name(record) }
         })+

@@ -15,8 +15,31 @@ pub const MAX_HEADER_BYTES: usize = 64 * 1024;
 /// Longest reason, in bytes.
 const MAX_REASON_BYTES: usize = 1_000;
 
+/// Header: topic of the record.
+pub const TOPIC_HEADER: &str = "__connect.errors.topic";
+/// Header: its partition.
+pub const PARTITION_HEADER: &str = "__connect.errors.partition";
+/// Header: its offset.
+pub const OFFSET_HEADER: &str = "__connect.errors.offset";
+/// Header: the service that refused it.
+pub const COMPONENT_HEADER: &str = "__connect.errors.connector.name";
+/// Header: what was being done.
+pub const STAGE_HEADER: &str = "__connect.errors.stage";
+/// Header: why it was refused.
+pub const REASON_HEADER: &str = "__connect.errors.exception.message";
 /// The header that says what was cut.
 pub const CUT_HEADER: &str = "tillroll.errors.cut";
+
+/// Every header that a letter has beside those of its record.
+pub const ENVELOPE: [&str; 7] = [
+    TOPIC_HEADER,
+    PARTITION_HEADER,
+    OFFSET_HEADER,
+    COMPONENT_HEADER,
+    STAGE_HEADER,
+    REASON_HEADER,
+    CUT_HEADER,
+];
 
 /// Where a refused record came from and why it was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,12 +95,12 @@ impl Rejection {
         let reason = &self.reason[..self.reason.floor_char_boundary(MAX_REASON_BYTES)];
         let cuts = cuts.join(", ");
         for (key, value) in [
-            ("__connect.errors.topic", self.topic.as_str()),
-            ("__connect.errors.partition", &partition),
-            ("__connect.errors.offset", &offset),
-            ("__connect.errors.connector.name", &self.component),
-            ("__connect.errors.stage", self.stage),
-            ("__connect.errors.exception.message", reason),
+            (TOPIC_HEADER, self.topic.as_str()),
+            (PARTITION_HEADER, &partition),
+            (OFFSET_HEADER, &offset),
+            (COMPONENT_HEADER, &self.component),
+            (STAGE_HEADER, self.stage),
+            (REASON_HEADER, reason),
             (CUT_HEADER, &cuts),
         ] {
             if key != CUT_HEADER || !value.is_empty() {

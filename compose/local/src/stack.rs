@@ -205,7 +205,14 @@ impl Stack {
 
     /// The environment in which `tillroll` finds this stack.
     pub fn operator_environment(&self) -> Environment {
-        services::operator(&self.addresses.read().expect("no panic while locked"))
+        let addresses = services::operator(&self.addresses.read().expect("no panic while locked"));
+        let ours = [Service::Ingest, Service::Processors, Service::Sinks].map(|service| {
+            let urls: Vec<String> =
+                self.instances(service).iter().map(|i| i.url().to_owned()).collect();
+            (format!("TILLROLL_{}_URLS", service.name().to_uppercase()), urls.join(","))
+        });
+        let running = ours.into_iter().filter(|(_, urls)| !urls.is_empty());
+        addresses.into_iter().chain(running).collect()
     }
 
     /// The data folder; logs are in `logs`.

@@ -1,15 +1,23 @@
 //! `tillroll`, the command of operators and analysts: sets a cluster up, lists couriers, issues API
-//! keys, prints reports.
+//! keys, says what is wrong, sends dead letters back, prints reports.
 //!
 //! Data goes to stdout, messages go to stderr. Runbooks call it, so its exit codes are a contract.
 
 mod connection;
 mod couriers;
+mod dlq;
 mod keys;
+mod lag;
+mod log;
+mod moment;
+mod operator;
 mod output;
 mod report;
 mod reports;
 mod setup;
+mod status;
+mod store;
+mod why;
 
 use std::process::ExitCode;
 
@@ -21,12 +29,16 @@ Examples:
       --replication 3 --couriers couriers.toml
   tillroll couriers set couriers.toml          after a price changed or a courier was paused
   tillroll keys new --merchant shop --file keys.json
+  tillroll status                              what is wrong, and what to type next
+  tillroll lag                                 who is behind
+  tillroll why 5f0e8f5e-3c1a-5b7e-9d55-0d4f6f5c3a11
+  tillroll dlq list                            what was refused, and why
   tillroll report revenue-daily --from 2026-11-01
 
 Exit codes:
   0  done
   1  failed: Kafka, the registry, ClickHouse or a file refused; the message says what to do
-  2  wrong usage
+  2  wrong usage; of `tillroll status`: broken
   3  an input file is unusable; nothing was changed";
 
 /// Sets up and operates Tillroll.
@@ -47,6 +59,15 @@ enum Command {
     /// Merchants' API keys
     #[command(subcommand)]
     Keys(keys::Command),
+    /// Dead letters: list them, look at one, send them back, give them up
+    #[command(subcommand)]
+    Dlq(dlq::Command),
+    /// What is broken, what lags, and what to do: one screen, worst first
+    Status(status::Arguments),
+    /// What became of an order, and why: one timeline
+    Why(why::Arguments),
+    /// How far every reader is behind the log
+    Lag(lag::Arguments),
     /// Reports from ClickHouse; without a name, their list
     Report(report::Arguments),
     /// The reports' store: make it anew from the log, enter exchange rates
@@ -57,18 +78,27 @@ enum Command {
 #[tokio::main]
 async fn main() -> ExitCode {
     let done = match Arguments::parse().command {
-        Command::Setup(arguments) => setup::run(arguments).await,
-        Command::Couriers(command) => couriers::run(command).await,
-        Command::Keys(command) => keys::run(command),
-        Command::Report(arguments) => report::run(arguments).await,
-        Command::Reports(command) => reports::run(command).await,
+        Command::Setup(arguments) => plain(setup::run(arguments).await),
+        Command::Couriers(command) => plain(couriers::run(command).await),
+        Command::Keys(command) => plain(keys::run(command)),
+        Command::Dlq(command) => dlq::run(command).await,
+        Command::Status(arguments) => status::run(arguments).await,
+        Command::Why(arguments) => why::run(arguments).await,
+        Command::Lag(arguments) => lag::run(arguments).await,
+        Command::Report(arguments) => plain(report::run(arguments).await),
+        Command::Reports(command) => plain(reports::run(command).await),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => {
             output::message(&format!("tillroll: {failure:#}"));
             let unusable = failure.chain().any(|cause| cause.is::<couriers::Unusable>());
             ExitCode::from(if unusable { 3 } else { 1 })
         }
     }
+}
+
+/// Commands that are done or fail.
+fn plain(done: anyhow::Result<()>) -> anyhow::Result<ExitCode> {
+    done.map(|()| ExitCode::SUCCESS)
 }

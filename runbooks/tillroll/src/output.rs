@@ -16,3 +16,17 @@ pub(crate) fn data(line: &str) -> Result<()> {
 pub(crate) fn message(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
+
+/// Lines of a table: columns two spaces apart, those that say so to the right.
+pub(crate) fn table(right: &[bool], rows: &[Vec<String>]) -> Vec<String> {
+    let width = |at: usize| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..right.len()).map(width).collect();
+    let line = |row: &Vec<String>| {
+        let padded = row.iter().enumerate().map(|(at, text)| match right[at] {
+            true => format!("{text:>width$}", width = widths[at]),
+            false => format!("{text:<width$}", width = widths[at]),
+        });
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect()
+}

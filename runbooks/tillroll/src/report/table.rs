@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::query::Answer;
+use crate::output;
 
 /// Lines of the table, the names of the columns first.
 pub(crate) fn lines(answer: &Answer) -> Vec<String> {
@@ -10,16 +11,7 @@ pub(crate) fn lines(answer: &Answer) -> Vec<String> {
     let right: Vec<bool> = answer.columns.iter().map(|column| number(&column.kind)).collect();
     let cells = answer.rows.iter().map(|row| row.iter().map(cell).collect::<Vec<_>>());
     let rows: Vec<Vec<String>> = std::iter::once(names).chain(cells).collect();
-    let width = |at: usize| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..right.len()).map(width).collect();
-    let line = |row: &Vec<String>| {
-        let padded = row.iter().enumerate().map(|(at, text)| match right[at] {
-            true => format!("{text:>width$}", width = widths[at]),
-            false => format!("{text:<width$}", width = widths[at]),
-        });
-        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
-    };
-    rows.iter().map(line).collect()
+    output::table(&right, &rows)
 }
 
 /// Whether a ClickHouse type is a number.

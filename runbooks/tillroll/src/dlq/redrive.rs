@@ -1,0 +1,310 @@
+//! Sends letters back, or gives them up.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use events::topics::{self, Retention};
+use rdkafka::message::Message as _;
+use serde_json::json;
+
+use super::filter::Filter;
+use super::ledger::{Ledger, Signed};
+use super::letter::{self, Action, Decision, Letter, Place, key_text};
+use super::plan::{Limits, Plan, plan};
+use super::queue::Queue;
+use crate::connection::Connection;
+use crate::log::{Log, Wanted};
+use crate::{operator, output};
+
+/// Most letters of one transaction, and most bytes: an open transaction holds back the readers of the
+/// topics it writes to.
+const BATCH_LETTERS: usize = 100;
+const BATCH_BYTES: usize = 4 * 1024 * 1024;
+/// Most bytes of values that a run holds in memory.
+const MEMORY_BYTES: usize = 512 * 1024 * 1024;
+
+/// Flags of `tillroll dlq redrive` and `drop`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Change {
+    #[command(flatten)]
+    connection: Connection,
+    #[command(flatten)]
+    filter: Filter,
+    /// Every letter there is, where no other flag chooses
+    #[arg(long)]
+    all: bool,
+    /// Say what would be done, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Why; kept with the decision
+    #[arg(long, value_name = "TEXT", required_unless_present = "dry_run", value_parser = reason)]
+    because: Option<String>,
+    /// Who; kept with the decision [default: user@host]
+    #[arg(long, value_name = "NAME")]
+    by: Option<String>,
+    /// Most letters of this run, the first ones first
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    limit: u32,
+    /// Print what was done as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Flags of `tillroll dlq redrive` alone.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Redrive {
+    #[command(flatten)]
+    change: Change,
+    /// Most records per second
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    rate: u32,
+    /// Leave letters that were redriven this often already
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    attempts: u32,
+}
+
+/// What a reason may be: a header, and a line of a list.
+fn reason(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    let legal = (1..=500).contains(&text.len()) && !text.chars().any(char::is_control);
+    if legal { Ok(text.to_owned()) } else { Err("say it in one line, up to 500 bytes".to_owned()) }
+}
+
+/// Runs `tillroll dlq redrive`; 1 if letters that were asked for were left.
+///
+/// # Errors
+/// When nothing was chosen, or Kafka does not answer or refuses.
+pub(super) async fn redrive(redrive: Redrive) -> Result<ExitCode> {
+    let Redrive { change, rate, attempts } = redrive;
+    tokio::task::spawn_blocking(move || run(&change, Some((rate, attempts)))).await?
+}
+
+/// Runs `tillroll dlq drop`.
+///
+/// # Errors
+/// As for a redrive.
+pub(super) async fn drop(change: Change) -> Result<ExitCode> {
+    tokio::task::spawn_blocking(move || run(&change, None)).await?
+}
+
+fn run(change: &Change, redrive: Option<(u32, u32)>) -> Result<ExitCode> {
+    ensure!(
+        change.all || !change.filter.is_empty(),
+        "say which letters: places, --topic, --reason, --since, --key, or --all; see `tillroll dlq \
+         list --each`"
+    );
+    let brokers = change.connection.brokers()?;
+    let by = operator::name(change.by.as_deref())?;
+    // First the ledger, then the queues: whoever wrote before is seen, and nobody writes after.
+    let mut ledger = if change.dry_run { None } else { Some(Ledger::open(&brokers)?) };
+    let log = Log::connect(&brokers)?;
+    let keep = |letter: &Letter| redrive.is_some() && change.filter.fits(letter);
+    // Letters of the same key that were not asked for count, too: whole topics are read.
+    let topics = whole_topics(&change.filter);
+    let queue = Queue::read(&log, &topics, keep)?;
+    queue.mention_strange();
+    mention_done(&change.filter, &queue)?;
+    let letters = usize::try_from(change.limit)?;
+    let (action, plan) = match redrive {
+        Some((_, attempts)) => {
+            let superseded = superseded(&log, &queue)?;
+            let limits = Limits { attempts, letters };
+            (Action::Redriven, plan(&queue, &change.filter, limits, &superseded))
+        }
+        None => {
+            let mut go: Vec<&Letter> =
+                queue.waiting().filter(|letter| change.filter.fits(letter)).collect();
+            go.truncate(letters);
+            (Action::Dropped, Plan { go, left: Vec::new() })
+        }
+    };
+    let bytes: usize = plan.go.iter().map(|l| l.value.as_ref().map_or(0, Vec::len)).sum();
+    ensure!(bytes <= MEMORY_BYTES, "{bytes} bytes are too many for one run: give a lower --limit");
+    if let Some(ledger) = &mut ledger {
+        let why = change.because.as_deref().unwrap_or_default();
+        let rate = redrive.map(|(rate, _)| rate);
+        carry_out(ledger, &plan.go, action, Signed { by: &by, why }, rate)?;
+    }
+    report(change, action, &plan)?;
+    Ok(if plan.left.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Letters that were named must be there; those that are dealt with are told, and passed over.
+fn mention_done(filter: &Filter, queue: &Queue) -> Result<()> {
+    for place in &filter.places {
+        let topic = &place.topic;
+        ensure!(
+            queue.letters.contains_key(place),
+            "there is no letter {place}: see `tillroll dlq list --each --topic {topic}`; nothing was \
+             changed"
+        );
+        if let Some(Decision { action, by, why, .. }) = queue.decisions.get(place) {
+            let action = action.as_str();
+            output::message(&format!("{place} was {action} already, by {by}: {why}"));
+        }
+    }
+    Ok(())
+}
+
+fn whole_topics(filter: &Filter) -> Filter {
+    let reads = |topic: &&topics::Topic| filter.reads(topic.name);
+    let topic = topics::ALL.iter().filter(reads).map(|topic| topic.name.to_owned()).collect();
+    Filter { topic, ..Filter::default() }
+}
+
+/// Letters of compacted topics for whose keys newer records are there: going back, they would take
+/// their place.
+fn superseded(log: &Log, queue: &Queue) -> Result<BTreeSet<Place>> {
+    let compacted = |letter: &&Letter| {
+        letter::topic(&letter.place.topic).is_ok_and(|t| t.retention == Retention::Compacted)
+    };
+    let letters: Vec<&Letter> = queue.waiting().filter(compacted).collect();
+    let mut from: BTreeMap<(&str, i32), i64> = BTreeMap::new();
+    for letter in &letters {
+        let Place { topic, partition, offset } = &letter.place;
+        let least = from.entry((topic, *partition)).or_insert(*offset);
+        *least = (*least).min(*offset);
+    }
+    let mut superseded = BTreeSet::new();
+    for ((topic, partition), from) in from {
+        let (first, end) = log.settled_bounds(topic, partition)?;
+        let here = |l: &&&Letter| (l.place.topic.as_str(), l.place.partition) == (topic, partition);
+        let here: Vec<&&Letter> = letters.iter().filter(here).collect();
+        // Letters, too, stand in the topic themselves: only what is no letter counts as newer.
+        let ranges = [(partition, (from.max(first), end))].into();
+        log.read(topic, &ranges, |message| {
+            let at = message.offset();
+            if !here.iter().any(|letter| letter.place.offset == at) {
+                let older = |letter: &&&&Letter| {
+                    letter.place.offset < at && letter.key.as_deref() == message.key()
+                };
+                superseded.extend(here.iter().filter(older).map(|letter| letter.place.clone()));
+            }
+            Wanted::More
+        })?;
+    }
+    Ok(superseded)
+}
+
+/// In batches, no faster than `rate` letters a second.
+fn carry_out(
+    ledger: &mut Ledger,
+    letters: &[&Letter],
+    action: Action,
+    signed: Signed<'_>,
+    rate: Option<u32>,
+) -> Result<()> {
+    let began = Instant::now();
+    let mut done = 0;
+    while done < letters.len() {
+        let batch = batch(&letters[done..], rate);
+        if let Err(error) = ledger.decide(batch, action, signed) {
+            output::message(&format!("{} of {} letters {}", done, letters.len(), action.as_str()));
+            return Err(error);
+        }
+        done += batch.len();
+        if let (Some(rate), true) = (rate, done < letters.len()) {
+            let due = Duration::from_secs_f64(done as f64 / f64::from(rate));
+            std::thread::sleep(due.saturating_sub(began.elapsed()));
+        }
+    }
+    Ok(())
+}
+
+/// The first letters of these that make one transaction.
+fn batch<'a, 'b>(letters: &'a [&'b Letter], rate: Option<u32>) -> &'a [&'b Letter] {
+    // A tenth of a second's, so that a rate is one, and not a burst each second.
+    let most = rate.map_or(BATCH_LETTERS, |rate| (rate / 10).clamp(1, 100) as usize);
+    let mut bytes = 0;
+    let fit = letters.iter().take(most).take_while(|letter| {
+        bytes += letter.size + letter.key.as_ref().map_or(0, Vec::len);
+        bytes <= BATCH_BYTES
+    });
+    &letters[..fit.count().max(1)]
+}
+
+fn report(change: &Change, action: Action, plan: &Plan<'_>) -> Result<()> {
+    if change.json {
+        let go: Vec<&Place> = plan.go.iter().map(|letter| &letter.place).collect();
+        let left = plan.left.iter().map(|(letter, left)| {
+            json!({ "letter": letter.place, "left": left, "because": left.to_string() })
+        });
+        let left: Vec<_> = left.collect();
+        let done = json!({ "dry_run": change.dry_run, action.as_str(): go, "left": left });
+        return output::data(&serde_json::to_string_pretty(&done)?);
+    }
+    let would = if change.dry_run { "would be " } else { "" };
+    for letter in &plan.go {
+        let (place, key) = (&letter.place, key_text(letter.key.as_deref()));
+        output::data(&format!("{place}  {key}  {would}{}", action.as_str()))?;
+    }
+    for (letter, left) in &plan.left {
+        output::data(&format!("{}  {}  left: {left}", letter.place, shown(letter)))?;
+    }
+    let (go, left) = (plan.go.len(), plan.left.len());
+    output::message(&format!("{go} letters {would}{}, {left} left", action.as_str()));
+    if action == Action::Redriven && go > 0 && !change.dry_run {
+        output::message("what is refused again shows up in `tillroll dlq list --since 1m`");
+    }
+    Ok(())
+}
+
+fn shown(letter: &Letter) -> String {
+    key_text(letter.key.as_deref())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::letter::tests::letter;
+    use super::super::queue::tests::queue;
+    use super::*;
+
+    #[test]
+    fn batches_are_small_and_never_empty() {
+        let mut letters: Vec<Letter> =
+            (0..300).map(|n| letter(&format!("orders/0/{n}"), "k", &[])).collect();
+        let size = |letters: &[Letter], rate| {
+            let all: Vec<&Letter> = letters.iter().collect();
+            batch(&all, rate).len()
+        };
+        assert_eq!(size(&letters, None), 100);
+        assert_eq!(size(&letters, Some(5)), 1);
+        assert_eq!(size(&letters, Some(200)), 20);
+        assert_eq!(size(&letters, Some(100_000)), 100);
+        letters[0].size = BATCH_BYTES + 1;
+        assert_eq!(size(&letters, None), 1);
+        letters[0].size = 1;
+        letters[7].size = BATCH_BYTES;
+        assert_eq!(size(&letters, None), 7);
+    }
+
+    #[test]
+    fn a_reason_is_one_line() {
+        assert_eq!(reason(" schema 7 registered "), Ok("schema 7 registered".into()));
+        for wrong in ["", "   ", "two\nlines", &"x".repeat(501)] {
+            assert!(reason(wrong).is_err());
+        }
+    }
+
+    #[test]
+    fn letters_that_are_named_must_be_there() {
+        let queue = queue(vec![letter("orders/0/1", "k", &[])], &[("orders/0/1", Action::Dropped)]);
+        let named = |place: &str| {
+            let places = vec![place.parse().expect("a place")];
+            mention_done(&Filter { places, ..Filter::default() }, &queue)
+        };
+        assert!(named("orders/0/1").is_ok());
+        let told = named("orders/0/2").expect_err("it is not there").to_string();
+        assert!(told.starts_with("there is no letter orders/0/2"), "{told}");
+    }
+
+    #[test]
+    fn a_change_looks_at_whole_topics() {
+        let places = vec!["orders/0/1".parse().expect("a place")];
+        let filter = Filter { places, ..Filter::default() };
+        assert_eq!(whole_topics(&filter).topic, ["orders"]);
+        assert_eq!(whole_topics(&Filter::default()).topic.len(), topics::ALL.len());
+    }
+}
