@@ -1,5 +1,7 @@
 //! Reads of the tracking store. Its tables are the sinks'; nothing here writes.
 
+mod list;
+
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -12,6 +14,7 @@ use tokio_postgres::{NoTls, Row};
 use wire::config::Postgres;
 
 use crate::config::Tracking;
+pub(crate) use list::{Filter, Key, Listed};
 
 const ORDER: &str = "
     SELECT accepted_at, status, reason, version, currency, total_minor, customer_id, ordered_at,

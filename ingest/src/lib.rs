@@ -13,6 +13,7 @@ mod database;
 mod faults;
 mod fingerprint;
 pub mod keys;
+mod list;
 mod orders;
 mod payment_methods;
 pub mod problem;
