@@ -1,5 +1,6 @@
 //! Reads of the tracking store. Its tables are the sinks'; nothing here writes.
 
+mod history;
 mod list;
 
 use std::time::Duration;
@@ -14,6 +15,7 @@ use tokio_postgres::{NoTls, Row};
 use wire::config::Postgres;
 
 use crate::config::Tracking;
+pub(crate) use history::History;
 pub(crate) use list::{Filter, Key, Listed};
 
 const ORDER: &str = "
@@ -68,12 +70,13 @@ struct Line {
     unit_price_minor: i64,
 }
 
+/// A change of an order's status.
 #[derive(Debug, Serialize)]
-struct Event {
-    version: i32,
-    status: String,
-    reason: Option<String>,
-    occurred_at: String,
+pub(crate) struct Event {
+    pub(crate) version: i32,
+    pub(crate) status: String,
+    pub(crate) reason: Option<String>,
+    pub(crate) occurred_at: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     refusals: Option<Value>,
 }

@@ -4,8 +4,8 @@ use std::io::IsTerminal;
 use std::sync::LazyLock;
 
 use prometheus::{
-    HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, register_histogram_vec,
-    register_int_counter, register_int_counter_vec, register_int_gauge_vec,
+    HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, register_histogram_vec,
+    register_int_counter, register_int_counter_vec, register_int_gauge, register_int_gauge_vec,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -49,6 +49,8 @@ metric!(HTTP_SECONDS: HistogramVec = register_histogram_vec(
     LATENCY_BUCKETS.to_vec()));
 metric!(ORDERS_REPLAYED: IntCounter = register_int_counter(
     "tillroll_orders_replayed_total", "Repeated clicks answered without a record of their own."));
+metric!(ORDER_WATCHERS: IntGauge = register_int_gauge(
+    "tillroll_order_watchers", "Open event streams, and clients that wait for their order's next status."));
 metric!(RECORDS_PROCESSED: IntCounterVec = register_int_counter_vec(
     "tillroll_records_processed_total", "Records taken from a topic and committed.", &["topic"]));
 metric!(RECORDS_REJECTED: IntCounterVec = register_int_counter_vec(
