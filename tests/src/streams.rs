@@ -132,7 +132,7 @@ async fn begin(target: &Target, order: &str) -> Result<TcpStream> {
             ensure!(read > 0, "the stream has ended: {text}");
             text.push_str(&String::from_utf8_lossy(&buffer[..read]));
         }
-        Ok(())
+        Ok::<_, anyhow::Error>(())
     };
     tokio::time::timeout(PATIENCE, reserved).await.context("a stream does not begin")??;
     Ok(stream)
