@@ -14,7 +14,7 @@ CARGO_BUILD := cargo build --release --workspace --locked $(QUIET)
 MINUTES ?= 3
 # Only what was given is handed on: make exports a name without a value as an empty one, which no
 # program takes for a number.
-GIVEN := ORDERS SAMPLE ONCE ONLY MINUTES RATE SEED CASES SEEDS FIRST PAIRS CRASH_AT
+GIVEN := ORDERS SAMPLE ONCE ONLY STREAMS MINUTES RATE SEED CASES SEEDS FIRST PAIRS CRASH_AT
 $(foreach name,$(GIVEN),$(eval $(if $($(name)),export,unexport) $(name)))
 
 .PHONY: help setup build demo up test fuzz simulate bench chaos check

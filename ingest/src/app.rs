@@ -14,6 +14,7 @@ use crate::publish::Publisher;
 use crate::recent::Recent;
 use crate::request::BodyBudget;
 use crate::tail::Tail;
+use crate::watch::Watching;
 use crate::webhooks::Webhooks;
 
 /// Receipts, and requests to change orders, that are remembered: far fewer than orders, and known to their own process alone.
@@ -33,6 +34,8 @@ pub(crate) struct App {
     pub(crate) events: Recent,
     pub(crate) webhooks: Webhooks,
     pub(crate) database: Database,
+    /// Orders that somebody waits for.
+    pub(crate) watching: Arc<Watching>,
     pub(crate) bodies: BodyBudget,
     pub(crate) limits: Limits,
     pub(crate) idempotency_days: u16,
@@ -60,6 +63,8 @@ impl App {
         let publisher = Publisher::start(config, partitions, readiness.clone())?;
         let tail =
             Tail::start(config, partitions, codec.clone(), Arc::clone(&recent), readiness.clone())?;
+        let database = Database::new(&config.postgres, &config.tracking)?;
+        let watching = Watching::start(config, partitions, codec.clone(), database.clone())?;
         Ok(Self {
             keys,
             codec,
@@ -70,7 +75,8 @@ impl App {
             reservation_ms: i64::from(config.reservation_seconds) * 1000,
             events: Recent::new(window, EVENTS),
             webhooks: Webhooks::new(config)?,
-            database: Database::new(&config.postgres, &config.tracking)?,
+            database,
+            watching: Arc::new(watching),
             bodies: BodyBudget::new(config.limits.bodies_bytes),
             limits: config.limits.clone(),
             idempotency_days: config.idempotency_days,

@@ -45,6 +45,8 @@ pub struct Tracking {
 #[allow(missing_docs)]
 pub struct Limits {
     pub connections: usize,
+    pub watchers: usize,
+    pub heartbeat_ms: u64,
     pub body_bytes: usize,
     pub bodies_bytes: usize,
     pub body_timeout_ms: u64,
@@ -85,7 +87,11 @@ impl Config {
             "limits must rise: stalled_after_ms < answer_within_ms < message_timeout_ms"
         );
         ensure!(limits.queue_records >= 1000, "limits.queue_records must hold a receipt: 1000 up");
-        ensure!(limits.connections > 0, "limits.connections must be positive");
+        ensure!(
+            limits.watchers < limits.connections,
+            "limits.connections must leave room beside limits.watchers"
+        );
+        ensure!(limits.heartbeat_ms > 0, "limits.heartbeat_ms must be positive");
         ensure!(limits.body_bytes > 0, "limits.body_bytes must be positive");
         ensure!(self.reservation_seconds > 0, "reservation_seconds must be positive");
         let most = events::topics::MAX_RECORD_BYTES / 2;
@@ -106,6 +112,11 @@ impl Limits {
     /// After this a waiting client hears that the outcome is unknown.
     pub fn answer_within(&self) -> Duration {
         Duration::from_millis(self.answer_within_ms)
+    }
+
+    /// An event stream says at least this often that it lives.
+    pub fn heartbeat(&self) -> Duration {
+        Duration::from_millis(self.heartbeat_ms)
     }
 
     /// A partition is stalled when its oldest record waits this long.

@@ -1,5 +1,8 @@
 //! Reads of the tracking store. Its tables are the sinks'; nothing here writes.
 
+mod history;
+mod list;
+
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -12,6 +15,8 @@ use tokio_postgres::{NoTls, Row};
 use wire::config::Postgres;
 
 use crate::config::Tracking;
+pub(crate) use history::History;
+pub(crate) use list::{Filter, Key, Listed};
 
 const ORDER: &str = "
     SELECT accepted_at, status, reason, version, currency, total_minor, customer_id, ordered_at,
@@ -65,12 +70,13 @@ struct Line {
     unit_price_minor: i64,
 }
 
+/// A change of an order's status.
 #[derive(Debug, Serialize)]
-struct Event {
-    version: i32,
-    status: String,
-    reason: Option<String>,
-    occurred_at: String,
+pub(crate) struct Event {
+    pub(crate) version: i32,
+    pub(crate) status: String,
+    pub(crate) reason: Option<String>,
+    pub(crate) occurred_at: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     refusals: Option<Value>,
 }

@@ -1,7 +1,8 @@
 //! Crate `ingest`: the HTTP API. A request becomes a record, and is answered once Kafka has it.
 //!
 //! Reading order: [`service`] (start and end), `routes` (every path), `orders`, `changes`,
-//! `tracking`, `stock` and `webhooks` (the handlers), [`validate`] (pure: body → order, or all its faults), [`publish`] (acknowledged,
+//! `tracking`, `list`, `history`, `stock` and `webhooks` (the handlers), `watch` (what happens to an order, as it
+//! happens), [`validate`] (pure: body → order, or all its faults), [`publish`] (acknowledged,
 //! refused or unknown), [`recent`] and `tail` (repeated clicks), [`problem`] (refusals), [`keys`].
 //!
 //! Nothing here writes to a database, and nothing on the way of a POST calls the registry.
@@ -12,9 +13,13 @@ pub mod config;
 mod database;
 mod faults;
 mod fingerprint;
+mod history;
 pub mod keys;
+mod list;
+mod openapi;
 mod orders;
 mod payment_methods;
+mod prefer;
 pub mod problem;
 pub mod publish;
 pub mod recent;
@@ -26,4 +31,5 @@ mod stock;
 mod tail;
 mod tracking;
 pub mod validate;
+mod watch;
 pub mod webhooks;

@@ -17,7 +17,7 @@ use crate::problem::{Code, Problem};
 use crate::publish::{Outcome, Outgoing, Refusal, Settled, Target};
 use crate::recent::{Claim, Click, Progress, Recent};
 use crate::request::Request;
-use crate::{routes, validate};
+use crate::{prefer, routes, validate};
 
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 const EXPIRES: HeaderName = HeaderName::from_static("idempotency-expires");
@@ -48,6 +48,8 @@ where
     let order = validate::order(&body).map_err(Problem::faults)?;
     let order_id = OrderId::derive(&merchant, &key);
     let fingerprint = order.fingerprint();
+    // Before the order is recorded, so that nothing of it is missed.
+    let waiting = prefer::begin(app, &request.headers, &merchant, order_id);
     let click = (&*app.recent, order_id.0, &merchant, fingerprint);
     let answer = settle(app, click, 1, |app, outcome| {
         let merchant = (*merchant).clone();
@@ -61,7 +63,10 @@ where
     if answer.replayed {
         wire::telemetry::ORDERS_REPLAYED.inc();
     }
-    Ok(accepted(app, order_id, &answer))
+    match waiting {
+        Some(waiting) => Ok(waiting.response(app, order_id, &answer).await),
+        None => Ok(accepted(app, order_id, &answer)),
+    }
 }
 
 /// Publishes as the first click under its key, or waits for the one that is.
@@ -129,15 +134,21 @@ pub(crate) fn refused(refusal: Refusal) -> Problem {
     })
 }
 
-fn accepted(app: &App, order_id: OrderId, answer: &Answer) -> Response {
+/// The order is recorded; what becomes of it is not known yet.
+pub(crate) fn accepted(app: &App, order_id: OrderId, answer: &Answer) -> Response {
     let order_id = order_id.to_string();
     let url = format!("/v1/orders/{order_id}");
     let body = Accepted { order_id: &order_id, status: "received", status_url: &url };
     let mut response = routes::json(StatusCode::ACCEPTED, &body);
-    let location = HeaderValue::from_str(&url).expect("an order's path is visible ASCII");
-    response.headers_mut().insert(LOCATION, location);
-    idempotency(app, &mut response, answer);
+    created(app, &mut response, &url, answer);
     response
+}
+
+/// The headers of an order that is recorded.
+pub(crate) fn created(app: &App, response: &mut Response, url: &str, answer: &Answer) {
+    let location = HeaderValue::from_str(url).expect("an order's path is visible ASCII");
+    response.headers_mut().insert(LOCATION, location);
+    idempotency(app, response, answer);
 }
 
 /// The headers that tell a client what its key stands for.

@@ -29,12 +29,14 @@ const DISCARD_WITHIN: Duration = Duration::from_secs(1);
 pub(crate) struct Request<B> {
     pub(crate) method: Method,
     pub(crate) headers: HeaderMap,
+    /// What stands behind the path's question mark, as it was sent.
+    pub(crate) query: String,
     body: Pin<Box<B>>,
 }
 
 impl<B> Request<B> {
-    pub(crate) fn new(method: Method, headers: HeaderMap, body: B) -> Self {
-        Self { method, headers, body: Box::pin(body) }
+    pub(crate) fn new(method: Method, headers: HeaderMap, query: String, body: B) -> Self {
+        Self { method, headers, query, body: Box::pin(body) }
     }
 
     pub(crate) fn merchant(&self, keys: &KeyRing) -> Result<Arc<Merchant>, Problem> {
@@ -239,7 +241,7 @@ mod tests {
         }
         let chunks: Vec<Result<Bytes, warp::Error>> =
             body.chunks(10).map(|chunk| Ok(Bytes::from_static(chunk))).collect();
-        Request::new(Method::POST, map, stream::iter(chunks))
+        Request::new(Method::POST, map, String::new(), stream::iter(chunks))
     }
 
     trait Chunks: Stream<Item = Result<Bytes, warp::Error>> {}
@@ -317,7 +319,7 @@ mod tests {
         headers.insert(CONTENT_TYPE, "application/json".parse().unwrap());
         let start = futures::stream::iter([Ok::<_, warp::Error>(Bytes::from_static(b"{"))]);
         let endless = start.chain(futures::stream::pending());
-        let mut request = Request::new(Method::POST, headers, endless);
+        let mut request = Request::new(Method::POST, headers, String::new(), endless);
         let budget = BodyBudget::new(100);
         let limits = Limits { body_timeout_ms: 50, ..limits(99) };
         let refused = request.json(&limits, &budget).await.map_err(|p| p.code);

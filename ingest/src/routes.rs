@@ -19,7 +19,7 @@ use crate::app::App;
 use crate::changes::Change;
 use crate::problem::{self, Code, Problem};
 use crate::request::Request;
-use crate::{changes, orders, stock, tracking, webhooks};
+use crate::{changes, history, list, openapi, orders, prefer, stock, tracking, webhooks};
 
 /// Set once Kafka and the registry were reached; until then the API answers 503.
 pub(crate) type Slot = Arc<OnceLock<App>>;
@@ -31,12 +31,19 @@ where
 {
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     match (parts.as_slice(), &request.method.clone()) {
-        (["v1", "orders"], &Method::POST) => ("/v1/orders", orders::place(app, request).await),
-        (["v1", "orders"], _) => ("/v1/orders", only("POST")),
+        (["v1", "orders"], &Method::POST) => {
+            (prefer::route(&request.headers), orders::place(app, request).await)
+        }
+        (["v1", "orders"], &Method::GET) => ("/v1/orders", list::list(app, request).await),
+        (["v1", "orders"], _) => ("/v1/orders", only("GET, POST")),
         (["v1", "orders", id], &Method::GET) => {
             ("/v1/orders/{id}", tracking::show(app, request, id).await)
         }
         (["v1", "orders", _], _) => ("/v1/orders/{id}", only("GET")),
+        (["v1", "orders", id, "events"], &Method::GET) => {
+            ("/v1/orders/{id}/events", history::show(app, request, id).await)
+        }
+        (["v1", "orders", _, "events"], _) => ("/v1/orders/{id}/events", only("GET")),
         (["v1", "orders", id, "cancel"], &Method::POST) => {
             ("/v1/orders/{id}/cancel", changes::request(app, request, id, Change::Cancel).await)
         }
@@ -65,6 +72,8 @@ where
         (["v1", "webhooks", "payments", _], _) => {
             ("/v1/webhooks/payments/{provider}", only("POST"))
         }
+        (["v1", "openapi.json"], &Method::GET) => ("/v1/openapi.json", Ok(openapi::show())),
+        (["v1", "openapi.json"], _) => ("/v1/openapi.json", only("GET")),
         _ => ("unknown", Err(Problem::plain(Code::NotFound))),
     }
 }
@@ -87,10 +96,11 @@ pub(crate) fn all(
         .and(warp::method())
         .and(warp::path::full())
         .and(warp::header::headers_cloned())
+        .and(warp::query::raw().or(warp::any().map(String::new)).unify())
         .and(warp::body::stream())
-        .then(move |method: Method, path: FullPath, headers: HeaderMap, body| {
+        .then(move |method: Method, path: FullPath, headers: HeaderMap, query: String, body| {
             let slot = Arc::clone(&slot);
-            let request = Request::new(method, headers, body);
+            let request = Request::new(method, headers, query, body);
             async move { answer(&slot, path.as_str(), request).await }
         });
     operator.or(pages).or(api).recover(async |_: warp::Rejection| {

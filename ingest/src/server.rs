@@ -17,6 +17,9 @@ use warp::{Filter, Reply};
 
 /// How long a connection may stand idle, or take for a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// A client that takes nothing of what it is sent is given up after this, milliseconds: its connection would be kept for
+/// as long as its stream has something to tell.
+const UNTAKEN_MS: u32 = 30_000;
 /// Pause after a failed accept: the process is out of file descriptors.
 const BREATH: Duration = Duration::from_millis(50);
 
@@ -67,6 +70,8 @@ async fn accept(
             Ok((stream, _)) => {
                 // Only costs latency if it fails.
                 let _ = stream.set_nodelay(true);
+                // Only costs memory if it fails.
+                let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, UNTAKEN_MS);
                 return (stream, permit);
             }
             Err(error) => {

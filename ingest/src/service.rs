@@ -25,6 +25,7 @@ const RETRY: Duration = Duration::from_secs(1);
 /// When a port or the key file cannot be used, or the end was not orderly.
 pub async fn run(config: Config) -> Result<()> {
     let mut end = Signals::listen()?;
+    raise_file_limit(config.limits.connections);
     let readiness = Readiness::starting(&[START, publish::CHECK, tail::CHECK]);
     let keys = Arc::new(KeyRing::open(&config.keys_file)?);
     tokio::spawn(Arc::clone(&keys).watch());
@@ -57,6 +58,10 @@ pub async fn run(config: Config) -> Result<()> {
         () = end.wait() => {}
     }
     readiness.fail(SHUTDOWN, "draining");
+    // Streams would never be done. Their clients resume with another process.
+    if let Some(app) = slot.get() {
+        app.watching.hub.close();
+    }
     tracing::info!("draining");
     // The server may have ended by itself, which is what is wanted.
     let _ = stop.send(());
@@ -66,6 +71,23 @@ pub async fn run(config: Config) -> Result<()> {
             n => bail!("{n} records were not acknowledged in time: their outcome is unknown"),
         },
         () = end.wait() => bail!("ended by a second signal"),
+    }
+}
+
+/// Takes as many file descriptors as the process may have: shells and service managers hand out 1,024 at first.
+fn raise_file_limit(connections: usize) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let now =
+        if setrlimit(Resource::Nofile, raised).is_ok() { limit.maximum } else { limit.current };
+    if let Some(files) = now.filter(|files| *files < u64::try_from(connections).unwrap_or(u64::MAX))
+    {
+        tracing::warn!(
+            files,
+            connections,
+            "fewer files may be open than limits.connections: raise ulimit -n"
+        );
     }
 }
 

@@ -25,9 +25,9 @@ use crate::recent::Recent;
 
 /// The readiness check that is fed from here.
 pub(crate) const CHECK: &str = "tail";
-const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-const POLL: Duration = Duration::from_millis(200);
-const RETRY: Duration = Duration::from_secs(1);
+pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const POLL: Duration = Duration::from_millis(200);
+pub(crate) const RETRY: Duration = Duration::from_secs(1);
 
 /// The thread that follows the topic; stops when dropped.
 pub(crate) struct Tail {
@@ -202,7 +202,7 @@ impl Reader {
 }
 
 /// Leaves errors to the loop that polls: by default the end of a partition, too, is logged as one.
-struct Quiet;
+pub(crate) struct Quiet;
 
 impl ClientContext for Quiet {
     fn error(&self, _: KafkaError, _: &str) {}
@@ -211,7 +211,7 @@ impl ClientContext for Quiet {
 impl ConsumerContext for Quiet {}
 
 /// Whether the consumer has stopped for good: its offset is no longer in the topic.
-fn position_lost(error: &KafkaError) -> bool {
+pub(crate) fn position_lost(error: &KafkaError) -> bool {
     matches!(
         error.rdkafka_error_code(),
         Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)

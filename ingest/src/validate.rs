@@ -19,7 +19,11 @@ use crate::problem::Fault;
 pub const MAX_LINES: usize = 1000;
 /// More pieces than this in one line are refused: more likely a fault than an order.
 pub const MAX_QUANTITY: i32 = 1_000_000;
-const MAX_TEXT: usize = 255;
+/// Most bytes of a text, a customer's code among them.
+pub(crate) const MAX_TEXT: usize = 255;
+/// What a time has to be.
+pub(crate) const MOMENT: &str =
+    "must be an RFC 3339 time from 1970 to 2199, like 2026-11-27T09:00:00Z";
 const MAX_ATTRIBUTES: usize = 100;
 const MAX_ATTRIBUTE: usize = 4096;
 /// 2200-01-01, UTC ms: what every store downstream can hold.
@@ -275,12 +279,17 @@ fn total(faults: &mut Faults, at: &Pointer, lines: &[OrderLine]) -> Option<i64> 
 
 fn moment(faults: &mut Faults, at: &Pointer, value: Option<&Value>) -> Option<Millis> {
     let text = faults.string(at, value)?;
-    let parsed = DateTime::parse_from_rfc3339(text).ok().map(|at| at.timestamp_millis());
-    let legal = parsed.filter(|ms| (0..LATEST).contains(ms));
+    let legal = parse_moment(text);
     if legal.is_none() {
-        faults.add(at, "must be an RFC 3339 time from 1970 to 2199, like 2026-11-27T09:00:00Z");
+        faults.add(at, MOMENT);
     }
-    legal.map(Millis)
+    legal
+}
+
+/// A time that [`MOMENT`] describes.
+pub(crate) fn parse_moment(text: &str) -> Option<Millis> {
+    let parsed = DateTime::parse_from_rfc3339(text).ok().map(|at| at.timestamp_millis());
+    parsed.filter(|ms| (0..LATEST).contains(ms)).map(Millis)
 }
 
 fn attributes(

@@ -82,7 +82,10 @@ async fn refusals(world: &World) -> Result<()> {
             "validation_failed",
         ),
         post("/v1/stock/A", &all, "", 405, "method_not_allowed"),
-        call(Method::GET, orders, 405, "method_not_allowed"),
+        call(Method::PUT, orders, 405, "method_not_allowed"),
+        call(Method::GET, "/v1/orders?limit=x&colour=red", 422, "validation_failed"),
+        call(Method::POST, "/v1/orders/1/events", 405, "method_not_allowed"),
+        call(Method::GET, "/v1/orders/no-uuid/events", 404, "order_not_found"),
         call(Method::GET, "/v1/orders/1/cancel", 405, "method_not_allowed"),
         post("/v1/orders/no-uuid/cancel", &all, "{}", 404, "order_not_found"),
         call(Method::GET, receipts, 405, "method_not_allowed"),
@@ -104,7 +107,7 @@ async fn refusals(world: &World) -> Result<()> {
             (status, code),
             "{method} {path}: {refused:?}"
         );
-        problem(&refused, path);
+        problem(&refused, path.split('?').next().unwrap_or(path));
     }
     for token in ["", "tr_unknown", &world.shop[1..]] {
         let request = world.http.post(world.url(0, orders)).bearer_auth(token).body(good.clone());

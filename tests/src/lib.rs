@@ -3,7 +3,7 @@
 //! [`invoices`] reads real orders (with [`countries`]), [`replay`] sends them through [`shop`],
 //! [`load`] generates orders without end, [`watch`] sees them come out, [`raw`] is the ceiling above.
 //! [`settle`] waits until nothing moves ([`lag`] counts what is left), [`reconcile`] compares what every system says,
-//! [`couriers`] asks the companies; [`state`] measures what a million rows cost.
+//! [`couriers`] asks the companies; [`state`] measures what a million rows cost, [`streams`] what open event streams do.
 //! [`stack`] starts all of it on free ports; [`chaos`] breaks it and compares; [`progress`] tells people how far it is.
 //! [`alerts`] reads the alert rules.
 
@@ -22,4 +22,5 @@ pub mod settle;
 pub mod shop;
 pub mod stack;
 pub mod state;
+pub mod streams;
 pub mod watch;

@@ -109,6 +109,8 @@ metrics! {
         LATENCY_BUCKETS.to_vec());
     ORDERS_REPLAYED: IntCounter = register_int_counter(
         "tillroll_orders_replayed_total", "Repeated clicks answered without a record of their own.");
+    ORDER_WATCHERS: IntGauge = register_int_gauge(
+        "tillroll_order_watchers", "Open event streams, and clients that wait for their order's next status.");
     RECORDS_PROCESSED: IntCounterVec = register_int_counter_vec(
         "tillroll_records_processed_total", "Records taken from a topic and committed.", &["topic"]);
     RECORDS_REJECTED: IntCounterVec = register_int_counter_vec(

@@ -18,7 +18,10 @@ use wire::admin::Layout;
 
 const PARTITIONS: i32 = 4;
 /// The sinks' own tables: what ingest reads is what they write.
-const TABLES: &str = include_str!("../../../sinks/src/tracking/migrations/V1__tables.sql");
+const TABLES: &str = concat!(
+    include_str!("../../../sinks/src/tracking/migrations/V1__tables.sql"),
+    include_str!("../../../sinks/src/tracking/migrations/V3__orders_lists.sql"),
+);
 
 /// A running world and the secrets of its merchants.
 pub(crate) struct World {

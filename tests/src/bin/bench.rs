@@ -17,6 +17,7 @@ use tests::raw;
 use tests::shop::Shop;
 use tests::stack::{Instances, System};
 use tests::state::{self, Results};
+use tests::streams;
 use tests::watch::{Seen, cpu_seconds, open, visible};
 
 const INSTANCES: Instances = Instances { ingest: 1, processors: 1, sinks: 1 };
@@ -25,7 +26,8 @@ const SUSTAINED: &str = "end_to_end";
 /// A reader further behind than this at the end of the sustained part has not kept up; ClickHouse is
 /// written every two seconds, so it is up to that much behind at rest.
 const MOST_BACKLOG_S: [(&str, f64); 3] = [("status", 1.0), ("postgres", 1.0), ("clickhouse", 2.0)];
-const PARTS: [&str; 5] = ["sustained", "flash", "raw", "restore", "rebalance"];
+/// All but the last run unless one is named.
+const PARTS: [&str; 6] = ["sustained", "flash", "raw", "restore", "rebalance", "streams"];
 /// Before anything is measured: most of what a broker compiles, it compiles in this time.
 const WARM_UP: Duration = Duration::from_secs(30);
 /// Longest wait for the last order to be everywhere.
@@ -61,6 +63,10 @@ async fn run_parts() -> Result<()> {
     let (restore, rebalance) = (wanted("restore"), wanted("rebalance"));
     if restore || rebalance {
         state::measure(restore, rebalance, &mut results).await?;
+    }
+    if only.as_deref() == Some("streams") {
+        let open = usize::try_from(number("STREAMS", 10_000)?)?;
+        streams::measure(open, rate, lasting, &mut results).await?;
     }
     publish(&results)?;
     judge(&results)

@@ -1,0 +1,96 @@
+//! What has happened to an order, and how far in the log the store has it.
+
+use chrono::{DateTime, Utc};
+use events::{Merchant, OrderId};
+use serde_json::Value;
+
+use super::{Database, EVENTS, Event, Unavailable, event, non_empty, time};
+
+/// With the offset before which the store has the order's partition. It is read before the events are, so they have at
+/// least what it promises.
+const FOUND: &str = "
+    SELECT accepted_at, (SELECT next_offset FROM sink_offsets
+                         WHERE sink = 'tracking' AND topic = 'order-status' AND \"partition\" = $3)
+    FROM orders WHERE order_id = $1 AND merchant = $2 ORDER BY accepted_at DESC LIMIT 1";
+const STORED: &str = "
+    SELECT \"partition\", next_offset FROM sink_offsets WHERE sink = 'tracking' AND topic = 'order-status'";
+
+/// An order's history as far as the store has it.
+pub(crate) struct History {
+    /// In versions from 1.
+    pub(crate) events: Vec<Event>,
+    /// Everything before this offset of the order's partition is among them.
+    pub(crate) stored: i64,
+}
+
+impl Database {
+    /// The history of a merchant's order, whose events stand in this partition.
+    pub(crate) async fn history(
+        &self,
+        merchant: &Merchant,
+        order_id: OrderId,
+        partition: i32,
+    ) -> Result<Option<History>, Unavailable> {
+        self.with_connection(async |connection| {
+            let found = connection.prepare_cached(FOUND).await?;
+            let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 3] =
+                [&order_id.0, &merchant.as_str(), &partition];
+            let Some(row) = connection.query_opt(&found, &parameters).await? else {
+                return Ok(None);
+            };
+            let accepted_at: DateTime<Utc> = row.try_get(0)?;
+            let stored: Option<i64> = row.try_get(1)?;
+            let events = connection.prepare_cached(EVENTS).await?;
+            let rows = connection.query(&events, &[&order_id.0, &accepted_at]).await?;
+            let events = rows.iter().map(event).collect::<Result<_, _>>()?;
+            Ok(Some(History { events, stored: stored.unwrap_or(0) }))
+        })
+        .await
+    }
+
+    /// By partition of `order-status`: what is before this offset is in the store.
+    pub(crate) async fn stored(&self) -> Result<Vec<i64>, Unavailable> {
+        self.with_connection(async |connection| {
+            let statement = connection.prepare_cached(STORED).await?;
+            let mut offsets = Vec::new();
+            for row in connection.query(&statement, &[]).await? {
+                let (partition, next): (i32, i64) = (row.try_get(0)?, row.try_get(1)?);
+                let partition = usize::try_from(partition).unwrap_or_default();
+                if offsets.len() <= partition {
+                    offsets.resize(partition + 1, 0);
+                }
+                offsets[partition] = next;
+            }
+            Ok(offsets)
+        })
+        .await
+    }
+}
+
+impl Event {
+    /// An event as the store shows it.
+    pub(crate) fn new(
+        version: i32,
+        status: &str,
+        reason: &str,
+        occurred_at: DateTime<Utc>,
+        refusals: Option<Value>,
+    ) -> Self {
+        Self {
+            version,
+            status: status.to_owned(),
+            reason: non_empty(reason.to_owned()),
+            occurred_at: time(occurred_at),
+            refusals,
+        }
+    }
+}
+
+#[cfg(test)]
+impl Event {
+    /// An event of a made-up order.
+    pub(crate) fn sample(version: i32, status: &str, reason: &str) -> Self {
+        let at = DateTime::from_timestamp_millis(1_795_305_600_000).unwrap_or_default();
+        Self::new(version, status, reason, at, None)
+    }
+}

@@ -1,0 +1,224 @@
+//! An order's events from any version on, as they happen: what the tracking store has, then what the log brings, without a
+//! gap or a repetition between the two.
+//!
+//! [`Follower`] reads `order-status` once for the whole process, [`Hub`] hands changes to those who wait for them. The
+//! log is ahead of the store, so a watch begins at a place in the log: what is before it is read from the store, if need
+//! be once more when the store has got there ([`Stored`]). Versions are gapless, so whoever has heard one from the
+//! log can do without.
+//!
+//! A watch costs at most two reads of the store, a place in a map and a queue of sixteen.
+
+mod ending;
+mod follow;
+mod hub;
+mod stored;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use events::{Codec, Merchant, OrderId};
+
+use crate::config::Config;
+use crate::database::{Database, Event, History, Unavailable};
+use ending::Ending;
+use follow::Follower;
+use hub::Watcher;
+pub(crate) use hub::{Hub, NotNow};
+use stored::Stored;
+
+/// Before the store is asked again that did not answer.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Events that wait for one before them: an order has about ten in all.
+const MOST_AHEAD: usize = 100;
+
+/// What every watch needs.
+pub(crate) struct Watching {
+    pub(crate) hub: Arc<Hub>,
+    stored: Stored,
+    database: Database,
+    _follower: Follower,
+}
+
+impl Watching {
+    /// Starts to follow the log.
+    pub(crate) fn start(
+        config: &Config,
+        partitions: i32,
+        codec: Codec,
+        database: Database,
+    ) -> Result<Self> {
+        let hub = Arc::new(Hub::new(partitions, config.limits.watchers));
+        let follower = Follower::start(config, partitions, codec, Arc::clone(&hub))?;
+        Ok(Self { hub, stored: Stored::start(database.clone()), database, _follower: follower })
+    }
+
+    /// Watches a merchant's order from behind this version on. Nothing of it has been read yet.
+    pub(crate) fn watch(
+        self: &Arc<Self>,
+        merchant: Arc<Merchant>,
+        order_id: OrderId,
+        after: i32,
+    ) -> Result<Watch, NotNow> {
+        let watcher = self.hub.watch(order_id)?;
+        Ok(Watch {
+            needed: Some(watcher.from),
+            watching: Arc::clone(self),
+            watcher,
+            merchant,
+            order_id,
+            next: after.saturating_add(1),
+            ahead: BTreeMap::new(),
+            ending: Ending::default(),
+        })
+    }
+}
+
+/// One order, watched.
+pub(crate) struct Watch {
+    watching: Arc<Watching>,
+    watcher: Watcher,
+    merchant: Arc<Merchant>,
+    order_id: OrderId,
+    /// The version that is told next.
+    next: i32,
+    /// Later ones, for which it has to be found first.
+    ahead: BTreeMap<i32, Arc<Event>>,
+    /// The store has to be read when it has got there; `None` once the log alone is enough.
+    needed: Option<i64>,
+    ending: Ending,
+}
+
+impl Watch {
+    /// Reads the store once. `None`: it doesn't know the order (yet).
+    pub(crate) async fn read(&mut self) -> Result<Option<Vec<Arc<Event>>>, Unavailable> {
+        let history = self.history().await?;
+        Ok(history.map(|history| self.merge(history)))
+    }
+
+    /// The next events, one or more, each version once and in order; `None` when the watch has ended, by
+    /// itself or since the order is [over](Self::over). Cancel-safe.
+    pub(crate) async fn next(&mut self) -> Option<Vec<Arc<Event>>> {
+        loop {
+            if self.over() {
+                return None;
+            }
+            let found = match self.needed {
+                None => self.watcher.next().await.map(Found::Change)?,
+                Some(offset) => {
+                    let from_store = catch_up(
+                        &self.watching,
+                        (&self.merchant, self.order_id),
+                        (self.watcher.partition, offset),
+                    );
+                    tokio::select! {
+                        change = self.watcher.next() => Found::Change(change?),
+                        history = from_store => Found::History(history),
+                    }
+                }
+            };
+            let events = match found {
+                Found::Change(change) => self.take(change)?,
+                Found::History(history) => self.merge(history),
+            };
+            if !events.is_empty() {
+                return Some(events);
+            }
+        }
+    }
+
+    /// Whether nothing can follow what was told.
+    pub(crate) fn over(&self) -> bool {
+        self.ending.over(chrono::Utc::now().timestamp_millis())
+    }
+
+    async fn history(&self) -> Result<Option<History>, Unavailable> {
+        self.watching.database.history(&self.merchant, self.order_id, self.watcher.partition).await
+    }
+
+    /// What the store has, and what of the log waited for it. Holes that the store has, too, stay.
+    fn merge(&mut self, history: History) -> Vec<Arc<Event>> {
+        let complete = self.needed.is_none_or(|offset| history.stored >= offset);
+        let mut events = Vec::new();
+        let mut ending = Ending::default();
+        for event in history.events {
+            ending.note(&event);
+            if event.version >= self.next {
+                self.next = event.version + 1;
+                events.push(Arc::new(event));
+            }
+        }
+        if ending.version >= self.ending.version {
+            self.ending = ending;
+        }
+        if complete {
+            self.needed = None;
+            for (version, event) in std::mem::take(&mut self.ahead) {
+                if version >= self.next {
+                    self.tell(event, &mut events);
+                }
+            }
+        } else {
+            events.extend(self.contiguous());
+        }
+        events
+    }
+
+    /// A change from the log; `None` when too much is missing before it.
+    fn take(&mut self, change: Arc<Event>) -> Option<Vec<Arc<Event>>> {
+        if change.version > self.next {
+            // Either the store has what is missing by now, or nobody has.
+            self.needed = self.needed.or_else(|| Some(self.watcher.position()));
+            self.ahead.insert(change.version, change);
+            return (self.ahead.len() <= MOST_AHEAD).then(Vec::new);
+        }
+        let mut events = Vec::new();
+        if change.version == self.next {
+            self.tell(change, &mut events);
+        }
+        events.extend(self.contiguous());
+        // Whatever comes after this one comes from the log.
+        self.needed = (!self.ahead.is_empty()).then(|| self.watcher.position());
+        Some(events)
+    }
+
+    fn contiguous(&mut self) -> Vec<Arc<Event>> {
+        let mut events = Vec::new();
+        while let Some(event) = self.ahead.remove(&self.next) {
+            self.tell(event, &mut events);
+        }
+        events
+    }
+
+    fn tell(&mut self, event: Arc<Event>, events: &mut Vec<Arc<Event>>) {
+        self.next = event.version + 1;
+        self.ending.note(&event);
+        events.push(event);
+    }
+}
+
+enum Found {
+    Change(Arc<Event>),
+    History(History),
+}
+
+/// The order's history, once the store has got to this place.
+async fn catch_up(
+    watching: &Watching,
+    (merchant, order_id): (&Merchant, OrderId),
+    (partition, offset): (i32, i64),
+) -> History {
+    loop {
+        watching.stored.reached(partition, offset).await;
+        match watching.database.history(merchant, order_id, partition).await {
+            Ok(Some(history)) => return history,
+            // Its first record has not been processed yet: the log will bring it.
+            Ok(None) => return std::future::pending().await,
+            Err(error) => {
+                tracing::debug!(%error, "history not read: tried again");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! Who waits for which order's next status, and how far the log was followed for them.
+//!
+//! Watchers are kept by order id in shards. A change of an order that nobody watches costs one look into a shard and is
+//! not even decoded. A watcher holds a queue of [`QUEUE`] changes; one that does not take them is dropped, and its
+//! client resumes.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use events::{OrderId, topics};
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use crate::database::Event;
+
+const SHARDS: usize = 64;
+/// Changes that a watcher may be behind: more than an order usually has.
+const QUEUE: usize = 16;
+
+/// Why nobody can watch now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NotNow {
+    /// The log is not followed (yet).
+    NotFollowing,
+    /// There are as many watchers as may be.
+    Full,
+}
+
+/// See the module.
+pub(crate) struct Hub {
+    shards: Vec<Mutex<HashMap<Uuid, Vec<Entry>>>>,
+    /// Per partition: behind the last record that was passed on.
+    positions: Vec<AtomicI64>,
+    following: AtomicBool,
+    closed: AtomicBool,
+    watching: AtomicUsize,
+    most: usize,
+    next: AtomicU64,
+}
+
+struct Entry {
+    number: u64,
+    queue: mpsc::Sender<Arc<Event>>,
+}
+
+impl Hub {
+    /// A hub for at most this many watchers, which nobody follows the log for yet.
+    pub(crate) fn new(partitions: i32, most: usize) -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            positions: (0..partitions).map(|_| AtomicI64::new(0)).collect(),
+            following: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            watching: AtomicUsize::new(0),
+            most,
+            next: AtomicU64::new(0),
+        }
+    }
+
+    /// From now on every change of the order that is not before [`Watcher::from`] in the log reaches the watcher.
+    pub(crate) fn watch(self: &Arc<Self>, order_id: OrderId) -> Result<Watcher, NotNow> {
+        let place = Place::take(self).ok_or(NotNow::Full)?;
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let (queue, changes) = mpsc::channel(QUEUE);
+        {
+            let mut shard = self.shard(order_id.0);
+            if !self.following.load(Ordering::SeqCst) {
+                return Err(NotNow::NotFollowing);
+            }
+            shard.entry(order_id.0).or_default().push(Entry { number, queue });
+        }
+        let mut watcher = Watcher { place, order_id, number, changes, partition: 0, from: 0 };
+        watcher.partition = topics::partition_for(
+            order_id.as_bytes(),
+            i32::try_from(self.positions.len()).unwrap_or(i32::MAX),
+        );
+        // A record that was looked up before the watcher was there had moved the position before that.
+        watcher.from = watcher.position();
+        Ok(watcher)
+    }
+
+    /// The follower is about to look the next record up. Whoever comes later has to ask the store for it.
+    pub(super) fn passing(&self, partition: i32, offset: i64) {
+        if let Some(position) = usize::try_from(partition).ok().and_then(|n| self.positions.get(n))
+        {
+            position.store(offset + 1, Ordering::SeqCst);
+        }
+    }
+
+    /// Whether anybody watches the order.
+    pub(super) fn watches(&self, order_id: Uuid) -> bool {
+        self.shard(order_id).contains_key(&order_id)
+    }
+
+    /// Tells those who watch the order.
+    pub(super) fn tell(&self, order_id: Uuid, change: &Arc<Event>) {
+        let mut shard = self.shard(order_id);
+        let Some(entries) = shard.get_mut(&order_id) else { return };
+        entries.retain(|entry| entry.queue.try_send(Arc::clone(change)).is_ok());
+        if entries.is_empty() {
+            shard.remove(&order_id);
+        }
+    }
+
+    /// The log is followed without a gap from the positions on.
+    pub(super) fn following(&self) {
+        if !self.closed.load(Ordering::SeqCst) {
+            self.following.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// The place in the log is lost: every watch ends.
+    pub(super) fn lost(&self) {
+        self.following.store(false, Ordering::SeqCst);
+        for shard in &self.shards {
+            shard.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        }
+    }
+
+    /// The process ends: every watch does, and none begins.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        self.lost();
+    }
+
+    fn shard(&self, id: Uuid) -> MutexGuard<'_, HashMap<Uuid, Vec<Entry>>> {
+        // Ids are digests, so any byte spreads them.
+        let shard = usize::from(id.as_bytes()[15]) % SHARDS;
+        self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One of the places that there are for watchers.
+struct Place(Arc<Hub>);
+
+impl Place {
+    fn take(hub: &Arc<Hub>) -> Option<Self> {
+        let before = hub.watching.fetch_add(1, Ordering::Relaxed);
+        wire::telemetry::ORDER_WATCHERS.inc();
+        let place = Self(Arc::clone(hub));
+        (before < hub.most).then_some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.watching.fetch_sub(1, Ordering::Relaxed);
+        wire::telemetry::ORDER_WATCHERS.dec();
+    }
+}
+
+/// Hears of an order's changes until dropped.
+pub(crate) struct Watcher {
+    place: Place,
+    order_id: OrderId,
+    number: u64,
+    changes: mpsc::Receiver<Arc<Event>>,
+    /// The order's partition.
+    pub(super) partition: i32,
+    /// Changes before this offset may be missed.
+    pub(super) from: i64,
+}
+
+impl Watcher {
+    /// The next change, in the log's order; `None` once the watch has ended: ask again. Cancel-safe.
+    pub(super) async fn next(&mut self) -> Option<Arc<Event>> {
+        self.changes.recv().await
+    }
+
+    /// Where the follower is in the order's partition.
+    pub(super) fn position(&self) -> i64 {
+        let position =
+            usize::try_from(self.partition).ok().and_then(|n| self.place.0.positions.get(n));
+        position.map_or(0, |position| position.load(Ordering::SeqCst))
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        let mut shard = self.place.0.shard(self.order_id.0);
+        if let Some(entries) = shard.get_mut(&self.order_id.0) {
+            entries.retain(|entry| entry.number != self.number);
+            if entries.is_empty() {
+                shard.remove(&self.order_id.0);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order(n: u128) -> OrderId {
+        OrderId(Uuid::from_u128(n))
+    }
+
+    fn change(version: i32) -> Arc<Event> {
+        Arc::new(Event::sample(version, "reserved", ""))
+    }
+
+    fn hub(most: usize) -> Arc<Hub> {
+        let hub = Arc::new(Hub::new(1, most));
+        hub.following();
+        hub
+    }
+
+    #[tokio::test]
+    async fn everybody_who_watches_an_order_hears_of_it_and_nobody_else() {
+        let hub = hub(10);
+        hub.passing(0, 41);
+        let (mut a, mut b) = (hub.watch(order(1)).unwrap(), hub.watch(order(1)).unwrap());
+        let mut other = hub.watch(order(2)).unwrap();
+        assert_eq!((a.from, a.position()), (42, 42));
+        hub.passing(0, 42);
+        assert_eq!((a.from, a.position()), (42, 43));
+        assert!(hub.watches(order(1).0) && !hub.watches(order(3).0));
+        hub.tell(order(1).0, &change(2));
+        hub.tell(order(3).0, &change(9));
+        assert_eq!(a.next().await.unwrap().version, 2);
+        assert_eq!(b.next().await.unwrap().version, 2);
+        assert!(other.changes.try_recv().is_err());
+        drop(a);
+        assert!(hub.watches(order(1).0));
+        drop(b);
+        assert!(!hub.watches(order(1).0), "nothing is left of those who are gone");
+    }
+
+    #[tokio::test]
+    async fn who_does_not_listen_is_dropped() {
+        let hub = hub(10);
+        let mut slow = hub.watch(order(1)).unwrap();
+        for version in 1..=20 {
+            hub.tell(order(1).0, &change(version));
+        }
+        assert!(!hub.watches(order(1).0));
+        let mut heard = 0;
+        while slow.next().await.is_some() {
+            heard += 1;
+        }
+        assert_eq!(heard, QUEUE);
+    }
+
+    #[tokio::test]
+    async fn watchers_are_bounded_and_end_with_the_log_and_the_process() {
+        let hub = Arc::new(Hub::new(1, 1));
+        assert_eq!(hub.watch(order(1)).err(), Some(NotNow::NotFollowing));
+        hub.following();
+        let mut one = hub.watch(order(1)).unwrap();
+        assert_eq!(hub.watch(order(2)).err(), Some(NotNow::Full));
+        hub.lost();
+        assert!(one.next().await.is_none());
+        drop(one);
+        hub.following();
+        let mut one = hub.watch(order(1)).unwrap();
+        hub.close();
+        assert!(one.next().await.is_none());
+        hub.following();
+        drop(one);
+        assert_eq!(hub.watch(order(1)).err(), Some(NotNow::NotFollowing));
+    }
+}
