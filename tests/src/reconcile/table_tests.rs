@@ -6,10 +6,11 @@ const FILE: usize = 0;
 const API: usize = 1;
 const TOPIC: usize = 2;
 const POSTGRES: usize = 3;
+const PROVIDERS: usize = 5;
 
-fn columns() -> [Column; 5] {
-    let mut columns: [Column; 5] = Default::default();
-    for (index, column) in columns.iter_mut().enumerate() {
+fn columns() -> [Column; WIDTH] {
+    let mut columns: [Column; WIDTH] = Default::default();
+    for (index, column) in columns[..PROVIDERS].iter_mut().enumerate() {
         column.set(ORDERS, 12_345);
         column.set(MONEY, 76_990_574);
         if index > API {
@@ -23,6 +24,9 @@ fn columns() -> [Column; 5] {
     columns[POSTGRES].set(REPEATS, 290);
     columns[FILE].add_refused("quantity");
     columns[API].add_refused("quantity");
+    for index in [TOPIC, POSTGRES, PROVIDERS] {
+        columns[index].set(CAPTURED, 1_234_567);
+    }
     columns
 }
 
@@ -70,6 +74,7 @@ fn a_difference_in_any_cell_is_found() {
         (API, format!("{REFUSED}price")),
         (POSTGRES, REPEATS.to_owned()),
         (API, REPEATS.to_owned()),
+        (PROVIDERS, CAPTURED.to_owned()),
     ] {
         let mut columns = columns();
         columns[column].add(key.clone(), 1);
