@@ -82,6 +82,13 @@ metric!(PAYMENT_CALLS: IntCounterVec = register_int_counter_vec(
 metric!(PAYMENT_CALL_SECONDS: HistogramVec = register_histogram_vec(
     "tillroll_payment_call_duration_seconds", "From commit to answer, the wait for a free place included.",
     &["provider"], LATENCY_BUCKETS.to_vec()));
+metric!(PAYMENTS_WAITING: IntGaugeVec = register_int_gauge_vec(
+    "tillroll_payments_waiting", "Payments that wait for a step of their provider.",
+    &["provider", "step", "partition"]));
+metric!(PAYMENTS_OLDEST: IntGaugeVec = register_int_gauge_vec(
+    "tillroll_payments_waiting_since_timestamp_seconds",
+    "Unix time since when the longest waiting payment waits; absent while none waits.",
+    &["provider", "partition"]));
 metric!(INVARIANT_VIOLATIONS: IntCounterVec = register_int_counter_vec(
     "tillroll_invariant_violations_total", "Broken invariants by number.", &["invariant"]));
 metric!(SINK_ROWS: IntCounterVec = register_int_counter_vec(
