@@ -101,7 +101,7 @@ fn holds(bytes: &[u8], canary: &[u8]) -> bool {
 async fn plant(system: &System) -> Result<()> {
     let http = reqwest::Client::new();
     let simulator = system.stack.payment_simulator_url();
-    let trouble = json!({"decline_rate": 0.1, "failure_rate": 0.1, "timeout_rate": 0.03, "webhook_double_rate": 0.1});
+    let trouble = json!({"decline_rate": 0.1, "timeout_rate": 0.03, "webhook_double_rate": 0.1});
     let patch = http.patch(format!("{simulator}/settings")).json(&trouble).send().await?;
     patch.error_for_status()?;
     let shop = Shop::new(system.stack.ingest_urls(), &system.key)?;

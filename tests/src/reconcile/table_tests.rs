@@ -46,21 +46,23 @@ fn columns_that_say_the_same_agree() {
         .collect::<Vec<_>>()
         .join("\n");
     expect![[r#"
-                                              file    HTTP API  orders topic    Postgres  ClickHouse
-        orders                              12,345      12,345        12,345      12,345      12,345       ok
-        money, GBP                      769,905.74  769,905.74    769,905.74  769,905.74  769,905.74       ok
-          routed: orders                         –           –        12,000      12,000      12,000       ok
-          routed: lines                          –           –        24,000      24,000      24,000       ok
-          routed: money, GBP                     –           –    700,000.00  700,000.00  700,000.00       ok
-          rejected: orders                       –           –           345         345         345       ok
-          rejected: lines                        –           –           700         700         700       ok
-          rejected: money, GBP                   –           –     69,905.74   69,905.74   69,905.74       ok
-        clicks beyond the first                620         330           290         290           –       ok
-        refused: quantity                        1           1             –           –           –       ok
+                                              file    HTTP API  orders topic    Postgres  ClickHouse  providers
+        orders                              12,345      12,345        12,345      12,345      12,345          –       ok
+        money, GBP                      769,905.74  769,905.74    769,905.74  769,905.74  769,905.74          –       ok
+          routed: orders                         –           –        12,000      12,000      12,000          –       ok
+          routed: lines                          –           –        24,000      24,000      24,000          –       ok
+          routed: money, GBP                     –           –    700,000.00  700,000.00  700,000.00          –       ok
+          rejected: orders                       –           –           345         345         345          –       ok
+          rejected: lines                        –           –           700         700         700          –       ok
+          rejected: money, GBP                   –           –     69,905.74   69,905.74   69,905.74          –       ok
+        clicks beyond the first                620         330           290         290           –          –       ok
+        refused: quantity                        1           1             –           –           –          –       ok
+        payments: captured, GBP                  –           –     12,345.67   12,345.67           –  12,345.67       ok
 
         orders topic: rows by status come from order-status, stock from stock-levels
         clicks beyond the first: in the file = answered at the door (HTTP API) + recorded again
-        (orders topic), and each of these is known to Postgres as a duplicate"#]]
+        (orders topic), and each of these is known to Postgres as a duplicate
+        payments: the log tells them one by one, API and databases whole orders; providers = their own ledger"#]]
     .assert_eq(&known);
 }
 
