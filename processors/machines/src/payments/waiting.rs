@@ -186,6 +186,7 @@ mod tests {
     fn an_unwinding_waits_since_it_began_and_a_takeover_counts_anew() {
         let mut world = world();
         world.begin("a", 10);
+        assert_eq!(world.told().len(), 2);
         world.answer("a", 1, PaymentStep::Authorize, PaymentOutcome::Succeeded);
         world.answer("a", 2, PaymentStep::Authorize, PaymentOutcome::Declined);
         world.payments.unwind(order("a"), &context(60), &mut Effects::default());
