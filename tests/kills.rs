@@ -37,7 +37,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_9_of_processors_and_sinks_loses_and_doubles_nothing() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let orders = Orders { file: copies(folder.path())?, sample: None };
+    let orders = Orders { file: copies(folder.path())?, sample: None, paid: false };
     let survey = orders.survey()?;
     let system = System::start(Stack::builder(), INSTANCES).await?;
     let shop = Shop::new(system.stack.ingest_urls(), &system.key)?;

@@ -39,14 +39,13 @@ fn number(name: &str, otherwise: u64) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_providers_ledger_and_the_history_agree_to_the_cent() -> Result<()> {
     let (orders, down) = (number("ORDERS", ORDERS), number("DOWN_S", DOWN_S));
-    let system = System::start(Stack::builder().payment_simulator(), INSTANCES).await?;
+    let system = System::start(Stack::builder(), INSTANCES).await?;
     let simulator = system.stack.payment_simulator_url();
     let shop = Shop::new(system.stack.ingest_urls(), &system.key)?;
     settings(
         &simulator,
         &json!({
             "decline_rate": 0.05, "timeout_rate": 0.02, "webhook_double_rate": 0.02,
-            "webhook_url": format!("{}/v1/webhooks/payments", shop.url(0)),
         }),
     )
     .await?;

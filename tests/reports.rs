@@ -58,7 +58,7 @@ async fn checked(stack: &Stack, what: &str, orders: &Path) -> Result<()> {
 async fn real_invoices_are_reported_to_the_cent_and_again_after_a_backfill() -> Result<()> {
     let _turn = ONE_AT_A_TIME.lock().await;
     let file = folder()?.join("data/online-retail-2010-12.csv.gz");
-    let orders = Orders { file: file.clone(), sample: None };
+    let orders = Orders { file: file.clone(), sample: None, paid: false };
     let survey = orders.survey()?;
     let system = System::start(Stack::builder(), INSTANCES).await?;
     let stack = &system.stack;

@@ -8,6 +8,7 @@
 //! Nothing here writes to a database, and nothing on the way of a POST calls the registry.
 
 mod app;
+mod card_numbers;
 mod changes;
 pub mod config;
 mod database;

@@ -4,6 +4,7 @@
 use events::{PaymentMethod, ProviderCode};
 use serde_json::Value;
 
+use crate::card_numbers;
 use crate::faults::{Faults, Pointer};
 
 /// More methods than this are refused.
@@ -52,7 +53,7 @@ fn method(faults: &mut Faults, at: &Pointer, item: &Value) -> Option<PaymentMeth
             (1..=MAX_TOKEN).contains(&token.len()) && token.bytes().all(|b| b.is_ascii_graphic());
         if !legal {
             faults.add(&token_at, "must be 1 to 255 visible ASCII characters");
-        } else if card_number(token) {
+        } else if card_numbers::is_one(token) {
             faults.add(&token_at, "looks like a card number: send the provider's token");
             return false;
         }
@@ -61,22 +62,6 @@ fn method(faults: &mut Faults, at: &Pointer, item: &Value) -> Option<PaymentMeth
     let amount = object.get("amount_minor");
     let amount_minor = faults.integer(&at.child("amount_minor"), amount, 1, i64::MAX);
     Some(PaymentMethod { provider: provider?, token: token?.into(), amount_minor: amount_minor? })
-}
-
-/// 12 to 19 digits, perhaps grouped, with a right check digit (Luhn, ISO/IEC 7812-1).
-fn card_number(text: &str) -> bool {
-    let plain = text.bytes().filter(|b| *b != b'-');
-    if !plain.clone().all(|b| b.is_ascii_digit()) {
-        return false;
-    }
-    let digits: Vec<u32> = plain.map(|b| u32::from(b - b'0')).collect();
-    let value = |(position, digit): (usize, &u32)| match (position % 2, *digit) {
-        (0, digit) => digit,
-        (_, digit) if digit > 4 => 2 * digit - 9,
-        (_, digit) => 2 * digit,
-    };
-    let sum: u32 = digits.iter().rev().enumerate().map(value).sum();
-    (12..=19).contains(&digits.len()) && sum.is_multiple_of(10)
 }
 
 #[cfg(test)]

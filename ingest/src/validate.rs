@@ -10,6 +10,7 @@ use events::{
 };
 use serde_json::{Map, Value};
 
+use crate::card_numbers;
 use crate::faults::{Faults, Pointer};
 use crate::fingerprint;
 use crate::payment_methods;
@@ -311,12 +312,19 @@ fn attributes(
     }
     let mut attributes = BTreeMap::new();
     for (key, value) in object {
+        if card_numbers::holds_one(key) {
+            // Not at the attribute: a pointer would repeat it.
+            faults.add(at, "an attribute's name looks like a card number: none may be sent");
+            continue;
+        }
         let at = at.child(key);
         if key.is_empty() || key.len() > MAX_TEXT || key.contains('\0') {
             faults.add(&at, "the attribute's name must have 1 to 255 bytes and no NUL");
         } else if let Some(text) = faults.string(&at, Some(value)) {
             if text.len() > MAX_ATTRIBUTE || text.contains('\0') {
                 faults.add(&at, "must have at most 4096 bytes and no NUL");
+            } else if card_numbers::holds_one(text) {
+                faults.add(&at, "looks like a card number: none may be sent");
             } else {
                 attributes.insert(key.into(), text.into());
             }

@@ -87,6 +87,11 @@ fn each_fault_is_named_with_its_pointer() {
         ("/ordered_at", json!(1_291_191_960_000_i64), "must be a string"),
         ("/attributes", json!([]), "must be an object of strings"),
         ("/attributes/gift", json!(true), "must be a string"),
+        (
+            "/attributes/gift",
+            json!("to 4242 4242 4242 4242"),
+            "looks like a card number: none may be sent",
+        ),
         ("/attributes/gift", json!("x".repeat(4097)), "must have at most 4096 bytes and no NUL"),
         ("/total_minor", json!(1), "is not a known field"),
     ];

@@ -3,7 +3,8 @@
 //! [`invoices`] reads real orders (with [`countries`]), [`replay`] sends them through [`shop`],
 //! [`load`] generates orders without end, [`watch`] sees them come out, [`raw`] is the ceiling above.
 //! [`settle`] waits until nothing moves ([`lag`] counts what is left), [`reconcile`] compares what every system says,
-//! [`couriers`] asks the companies; [`state`] measures what a million rows cost, [`streams`] what open event streams do.
+//! [`payments`] says what is paid with what, [`couriers`] asks the companies; [`state`] measures what a million rows cost,
+//! [`streams`] what open event streams do.
 //! [`stack`] starts all of it on free ports; [`chaos`] breaks it and compares; [`progress`] tells people how far it is.
 //! [`alerts`] reads the alert rules.
 
@@ -14,6 +15,7 @@ pub mod couriers;
 pub mod invoices;
 pub mod lag;
 pub mod load;
+pub mod payments;
 pub mod progress;
 pub mod raw;
 pub mod reconcile;

@@ -1,13 +1,14 @@
 //! The reconciliation table: what the file, the API, Kafka, Postgres and ClickHouse each say.
 //!
 //! Every column is computed by its own query of its own system, in a file of its own:
-//! [`file`], [`api`], [`topics`], [`postgres`], [`clickhouse`]. A column knows some rows; a row
+//! [`file`], [`api`], [`topics`], [`postgres`], [`clickhouse`], [`providers`]. A column knows some rows; a row
 //! agrees when all that know it say the same.
 
 pub mod api;
 pub mod clickhouse;
 pub mod file;
 pub mod postgres;
+pub mod providers;
 pub mod topics;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,12 +18,15 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::{Value, json};
 
+use crate::payments;
 use crate::replay::Orders;
 use crate::shop::Shop;
 use crate::stack::System;
 
 /// The columns, in the order they are printed.
-pub const COLUMNS: [&str; 5] = ["file", "HTTP API", "orders topic", "Postgres", "ClickHouse"];
+pub const COLUMNS: [&str; WIDTH] =
+    ["file", "HTTP API", "orders topic", "Postgres", "ClickHouse", "providers"];
+const WIDTH: usize = 6;
 
 /// Distinct orders.
 pub const ORDERS: &str = "orders";
@@ -52,6 +56,14 @@ pub const STOCK_ALLOCATED: &str = "stock_allocated";
 pub const STOCK_RESERVED: &str = "stock_reserved";
 /// SKUs of which more was promised than there is.
 pub const STOCK_BELOW_ZERO: &str = "stock_below_zero";
+/// Totals of the orders that name payment methods, minor units.
+pub const ASKED: &str = "payments_asked_money_minor";
+/// Payments that a provider held, minor units.
+pub const AUTHORIZED: &str = "payments_authorized_money_minor";
+/// Payments that a provider took, given back later or not, minor units.
+pub const CAPTURED: &str = "payments_captured_money_minor";
+/// Payments that a provider gave back, minor units.
+pub const REFUNDED: &str = "payments_refunded_money_minor";
 
 const STATUS: &str = "status.";
 const REFUSED: &str = "refused.";
@@ -83,7 +95,8 @@ pub async fn everything(
     let postgres = postgres::column(&client, &refused).await?;
     let clickhouse = clickhouse::column(&clickhouse::client(&stack.clickhouse_url())).await?;
     let api = api::column(shop, merchant, orders, answers).await?;
-    let columns: [Column; 5] = [file, api, topics.await??, postgres, clickhouse];
+    let providers = providers::column(&payments::ledger(stack).await?);
+    let columns = [file, api, topics.await??, postgres, clickhouse, providers];
     Ok(Table::new(&columns, shop.doubts()))
 }
 
@@ -133,7 +146,7 @@ pub struct Row {
     /// Its stable name.
     pub key: String,
     /// What each column says; none where it cannot know.
-    pub cells: [Option<i64>; 5],
+    pub cells: [Option<i64>; WIDTH],
     /// Whether they say the same.
     pub agrees: bool,
 }
@@ -149,7 +162,7 @@ pub struct Table {
 impl Table {
     /// Puts columns side by side, in the order of [`COLUMNS`]. `doubts` is how many requests were
     /// repeated because nobody knew whether the first was recorded: each may have made a record.
-    pub fn new(columns: &[Column; 5], doubts: u64) -> Self {
+    pub fn new(columns: &[Column; WIDTH], doubts: u64) -> Self {
         let doubts = i64::try_from(doubts).unwrap_or(i64::MAX);
         let rows = keys(columns)
             .into_iter()
@@ -205,7 +218,8 @@ impl Table {
         let mut text = String::from(
             "\norders topic: rows by status come from order-status, stock from stock-levels\n\
              clicks beyond the first: in the file = answered at the door (HTTP API) + recorded again\n\
-             (orders topic), and each of these is known to Postgres as a duplicate\n",
+             (orders topic), and each of these is known to Postgres as a duplicate\n\
+             payments: the log tells them one by one, API and databases whole orders; providers = their own ledger\n",
         );
         if self.doubts > 0 {
             let _ = writeln!(
@@ -219,7 +233,8 @@ impl Table {
 
     /// The table as JSON.
     pub fn json(&self) -> Value {
-        const NAMES: [&str; 5] = ["file", "http_api", "orders_topic", "postgres", "clickhouse"];
+        const NAMES: [&str; WIDTH] =
+            ["file", "http_api", "orders_topic", "postgres", "clickhouse", "providers"];
         let rows: Vec<Value> = self
             .rows
             .iter()
@@ -236,9 +251,11 @@ impl Table {
     }
 }
 
-fn agree(key: &str, cells: &[Option<i64>; 5], doubts: i64) -> bool {
+fn agree(key: &str, cells: &[Option<i64>; WIDTH], doubts: i64) -> bool {
     if key == REPEATS {
-        let [Some(file), Some(door), Some(topic), Some(postgres), _] = *cells else { return false };
+        let [Some(file), Some(door), Some(topic), Some(postgres), ..] = *cells else {
+            return false;
+        };
         let known = door + topic;
         return (file..=file.saturating_add(doubts)).contains(&known) && postgres == topic;
     }
@@ -248,7 +265,7 @@ fn agree(key: &str, cells: &[Option<i64>; 5], doubts: i64) -> bool {
 }
 
 /// Every row that a column knows, in the order of the table.
-fn keys(columns: &[Column; 5]) -> Vec<String> {
+fn keys(columns: &[Column; WIDTH]) -> Vec<String> {
     let of_kind = |prefix: &str| {
         let keys = columns.iter().flat_map(|column| column.0.keys());
         keys.filter(|key| key.starts_with(prefix)).cloned().collect::<BTreeSet<String>>()
@@ -268,6 +285,7 @@ fn keys(columns: &[Column; 5]) -> Vec<String> {
     keys.push(REFUSED_RECORDED.to_owned());
     let stock = [STOCK_RECEIVED, STOCK_ALLOCATED, STOCK_RESERVED, STOCK_BELOW_ZERO];
     keys.extend(stock.map(str::to_owned));
+    keys.extend([ASKED, AUTHORIZED, CAPTURED, REFUNDED].map(str::to_owned));
     keys
 }
 
@@ -290,6 +308,10 @@ fn label(key: &str) -> String {
         STOCK_ALLOCATED => "stock: pieces of routed orders",
         STOCK_RESERVED => "stock: pieces still reserved",
         STOCK_BELOW_ZERO => "stock: SKUs below zero",
+        ASKED => "payments: asked for, GBP",
+        AUTHORIZED => "payments: authorized, GBP",
+        CAPTURED => "payments: captured, GBP",
+        REFUNDED => "payments: refunded, GBP",
         other => return money(other),
     }
     .to_owned()

@@ -9,11 +9,12 @@ use std::sync::Mutex;
 use anyhow::{Context, Result, ensure};
 use events::{Merchant, OrderId};
 use futures::future::try_join_all;
-use futures::stream::{self, TryStreamExt as _};
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::invoices::{Invoice, Invoices};
+use crate::payments;
 use crate::shop::{Answer, Shop};
 
 /// Requests that are under way at once, extra clicks aside.
@@ -36,6 +37,8 @@ pub struct Orders {
     pub file: PathBuf,
     /// Only this many invoices, good and bad.
     pub sample: Option<usize>,
+    /// Whether some of them are paid through Tillroll, as [`payments`] says.
+    pub paid: bool,
 }
 
 /// What a file holds.
@@ -79,6 +82,11 @@ impl Orders {
             }
         }
         Ok(survey)
+    }
+
+    /// What the `n`th order (from 0) of the file, this invoice, is paid with; `None`: not through Tillroll.
+    pub fn payment_methods(&self, n: u64, invoice: &Invoice) -> Option<Value> {
+        if self.paid { payments::methods(n, invoice.total_minor()) } else { None }
     }
 }
 
@@ -132,7 +140,8 @@ pub async fn send(
 ) -> Result<()> {
     let file = File::create(answers);
     let file = file.with_context(|| format!("cannot write {}", answers.display()))?;
-    let sender = Sender { shop, merchant, answers: Mutex::new(BufWriter::new(file)) };
+    let answers = Mutex::new(BufWriter::new(file));
+    let sender = Sender { shop, merchant, orders, answers };
     let (queue, received) = mpsc::channel(2 * CLIENTS);
     let reading = tokio::task::spawn_blocking({
         let orders = orders.clone();
@@ -154,6 +163,35 @@ pub async fn send(
     reading.await??;
     sender.answers.into_inner().expect("no panic while locked").flush()?;
     Ok(())
+}
+
+/// Cancels the paid orders that [`payments::is_cancelled`] names; returns how many were not over by then.
+///
+/// # Errors
+/// When ingest gives no final answer.
+pub async fn cancel(shop: &Shop, merchant: &Merchant, orders: &Orders) -> Result<usize> {
+    let mut good = 0_u64..;
+    let mut ids = Vec::new();
+    for invoice in orders.read()? {
+        let invoice = invoice?;
+        if !invoice.faults().is_empty() || !good.next().is_some_and(payments::is_cancelled) {
+            continue;
+        }
+        ids.push(OrderId::derive(merchant, &invoice.key));
+    }
+    let cancelled = stream::iter(ids.iter().enumerate())
+        .map(async |(n, id)| {
+            let (path, key) = (format!("/v1/orders/{id}/cancel"), format!("cancel-{id}"));
+            let answer = shop.post(n, &path, &key, &json!({ "reason": "changed_mind" })).await?;
+            match answer.status.as_u16() {
+                202 => Ok::<usize, anyhow::Error>(1),
+                // Rejected before: there was nothing left of some SKU.
+                409 => Ok(0),
+                status => anyhow::bail!("{path} got {status}: {}", answer.body),
+            }
+        })
+        .buffer_unordered(CLIENTS);
+    cancelled.try_fold(0, async |sum, one| Ok(sum + one)).await
 }
 
 struct Job {
@@ -180,13 +218,18 @@ fn read(orders: &Orders, queue: &mpsc::Sender<Job>) -> Result<()> {
 struct Sender<'a> {
     shop: &'a Shop,
     merchant: &'a Merchant,
+    orders: &'a Orders,
     answers: Mutex<BufWriter<File>>,
 }
 
 impl Sender<'_> {
     async fn send(&self, job: &Job) -> Result<()> {
         let Invoice { key, .. } = &job.invoice;
-        let body = job.invoice.request();
+        let mut body = job.invoice.request();
+        let methods = job.order.and_then(|n| self.orders.payment_methods(n, &job.invoice));
+        if let Some(methods) = methods {
+            body["payment_methods"] = methods;
+        }
         let times = job.order.map_or(1, clicks);
         // Neighbouring clicks go to different processes.
         let clicks = (0..times).map(|c| self.shop.post(job.n + c, "/v1/orders", key, &body));

@@ -9,11 +9,12 @@ use events::topics::ORDERS;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 
 use crate::lag::Lag;
+use crate::payments;
 use crate::reconcile::{clickhouse, postgres};
 use crate::stack::System;
 
 /// Statuses in which today's flow leaves an order alone.
-pub const FINAL: [&str; 2] = ["routed", "rejected"];
+pub const FINAL: [&str; 4] = ["routed", "rejected", "declined", "cancelled"];
 
 const KAFKA_ANSWERS: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -37,6 +38,9 @@ pub struct Left {
     pub sinks_lag: u64,
     /// Pieces that are neither free nor bound to an order.
     pub reserved: i64,
+    /// Payments that a provider holds but has not taken, and paid orders that ended otherwise whose
+    /// refund is not known yet.
+    pub payments_open: i64,
 }
 
 impl Left {
@@ -47,19 +51,20 @@ impl Left {
             && self.processors_lag == 0
             && self.sinks_lag == 0
             && self.reserved == 0
+            && self.payments_open == 0
     }
 }
 
 impl std::fmt::Display for Left {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { final_in_postgres, final_in_clickhouse, orders, .. } = self;
-        let Self { unaccounted, processors_lag, sinks_lag, reserved, .. } = self;
+        let Self { unaccounted, processors_lag, sinks_lag, reserved, payments_open, .. } = self;
         write!(
             f,
             "of {orders} orders {final_in_postgres} are final in Postgres and \
              {final_in_clickhouse} in ClickHouse, {unaccounted} records of orders are unaccounted \
              for, {processors_lag} records wait for processors and {sinks_lag} for sinks, {reserved} \
-             pieces are reserved"
+             pieces are reserved, {payments_open} payments are open"
         )
     }
 }
@@ -81,6 +86,7 @@ pub async fn settle(
     let partitions = tokio::task::spawn_blocking(move || wire::admin::partitions(&asked)).await??;
     let lag = tokio::task::spawn_blocking(move || Lag::connect(&brokers)).await??;
     let watch = Watch {
+        system,
         kafka: Arc::new(kafka),
         partitions,
         lag,
@@ -109,7 +115,8 @@ pub async fn settle(
     }
 }
 
-struct Watch {
+struct Watch<'a> {
+    system: &'a System,
     lag: Lag,
     postgres: tokio_postgres::Client,
     clickhouse: ::clickhouse::Client,
@@ -118,7 +125,7 @@ struct Watch {
     orders: i64,
 }
 
-impl Watch {
+impl Watch<'_> {
     async fn look(&self) -> Result<Left> {
         let finals = FINAL.as_slice();
         let row = self
@@ -126,7 +133,11 @@ impl Watch {
             .query_one(
                 "SELECT (SELECT count(*) FROM orders WHERE status = ANY($1)),
                         (SELECT coalesce(sum(reserved), 0)::bigint FROM stock_levels),
-                        (SELECT count(*) FROM orders) + (SELECT count(*) FROM order_repeats)",
+                        (SELECT count(*) FROM orders) + (SELECT count(*) FROM order_repeats),
+                        (SELECT count(*)
+                         FROM orders o JOIN order_events e USING (order_id, accepted_at)
+                         WHERE e.status = 'paid' AND o.status IN ('rejected', 'cancelled')
+                             AND o.reason <> 'refunded')",
                 &[&finals],
             )
             .await?;
@@ -136,6 +147,8 @@ impl Watch {
             .bind(finals)
             .fetch_one()
             .await?;
+        let payments = payments::ledger(&self.system.stack).await?;
+        let held = payments.iter().filter(|payment| payment.state == "authorized").count();
         Ok(Left {
             final_in_postgres: row.try_get(0)?,
             final_in_clickhouse: i64::try_from(final_in_clickhouse)?,
@@ -144,6 +157,7 @@ impl Watch {
             processors_lag: self.lag.of_processors().await?,
             sinks_lag: self.lag.of_sinks(&self.postgres, &self.clickhouse).await?,
             reserved: row.try_get(1)?,
+            payments_open: i64::try_from(held)? + row.try_get::<_, i64>(3)?,
         })
     }
 

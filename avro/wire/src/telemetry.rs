@@ -148,6 +148,13 @@ metrics! {
     PAYMENT_CALL_SECONDS: HistogramVec = register_histogram_vec(
         "tillroll_payment_call_duration_seconds", "From commit to answer, the wait for a free place included.",
         &["provider"], LATENCY_BUCKETS.to_vec());
+    PAYMENTS_WAITING: IntGaugeVec = register_int_gauge_vec(
+        "tillroll_payments_waiting", "Payments that wait for a step of their provider.",
+        &["provider", "step", "partition"]);
+    PAYMENTS_OLDEST: IntGaugeVec = register_int_gauge_vec(
+        "tillroll_payments_waiting_since_timestamp_seconds",
+        "Unix time since when the longest waiting payment waits; absent while none waits.",
+        &["provider", "partition"]);
     INVARIANT_VIOLATIONS: IntCounterVec = register_int_counter_vec(
         "tillroll_invariant_violations_total", "Broken invariants by number.", &["invariant"]);
     SINK_ROWS: IntCounterVec = register_int_counter_vec(

@@ -10,7 +10,7 @@ use crate::health::Check;
 use crate::payment_simulator::{GIFT_SECRET, STRIPE_SECRET};
 use crate::ports::Ports;
 use crate::process::Spec;
-use crate::services::binary;
+use crate::services::{binary, first_ingest_port};
 
 const READY_WITHIN: Duration = Duration::from_secs(20);
 /// What the simulator is called with; it lets anybody in.
@@ -21,7 +21,10 @@ pub(crate) fn plan(data: &Path, ports: &Ports) -> Result<Plan> {
     const NAME: &str = "payment-simulator";
     let port = ports.get(NAME)?;
     let mut spec = Spec::new(NAME, binary(NAME)?, data, crate::stack::log_file(data, NAME));
-    spec.args = vec!["--listen".into(), format!("127.0.0.1:{port}").into()];
+    let webhooks = format!("http://127.0.0.1:{}/v1/webhooks/payments", first_ingest_port(ports)?);
+    spec.args = ["--listen", &format!("127.0.0.1:{port}"), "--webhook-url", &webhooks]
+        .map(Into::into)
+        .to_vec();
     let url = format!("http://127.0.0.1:{port}");
     Ok(Plan { spec, check: Check::Http(format!("{url}/livez")), url, ready_within: READY_WITHIN })
 }

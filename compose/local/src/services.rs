@@ -86,10 +86,10 @@ pub(crate) fn plan(
     overrides: &Environment,
 ) -> Result<Plan> {
     let name = format!("{}-{instance}", service.name());
-    if service == Service::Ingest && instance == 1 {
-        ports.prefer(&name, INGEST_PORT);
-    }
-    let port = ports.get(&name)?;
+    let port = match (service, instance) {
+        (Service::Ingest, 1) => first_ingest_port(ports)?,
+        _ => ports.get(&name)?,
+    };
     let folder = data.join(&name);
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let log = crate::stack::log_file(data, &name);
@@ -108,6 +108,13 @@ pub(crate) fn plan(
     spec.env.extend(overrides.clone());
     let url = format!("http://127.0.0.1:{port}");
     Ok(Plan { spec, check: Check::Http(format!("{url}/readyz")), url, ready_within: READY_WITHIN })
+}
+
+/// Where the first ingest process is, or will be.
+pub(crate) fn first_ingest_port(ports: &Ports) -> Result<u16> {
+    const NAME: &str = "ingest-1";
+    ports.prefer(NAME, INGEST_PORT);
+    ports.get(NAME)
 }
 
 struct Instance<'a> {

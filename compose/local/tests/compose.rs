@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use anyhow::{Context, Result, ensure};
+use local::payment_simulator::{GIFT_SECRET, STRIPE_SECRET};
 use local::versions::versions;
 
 const COMPOSE: &str = "compose.yaml";
@@ -22,6 +23,7 @@ fn a_compose_implementation_understands_it() -> Result<()> {
         "courier-simulator",
         "ingest",
         "kafka",
+        "payment-simulator",
         "postgres",
         "processors",
         "registry",
@@ -72,6 +74,27 @@ fn passwords_come_from_outside() -> Result<()> {
     }
     for line in text.lines().filter(|line| line.contains("postgres://")) {
         ensure!(line.contains(":${POSTGRES_PASSWORD}@"), "a password in compose.yaml: {line}");
+    }
+    Ok(())
+}
+
+/// Whoever starts it can pay at once: both sides know the simulator's providers.
+#[test]
+fn the_simulated_payment_providers_are_set_up() -> Result<()> {
+    let resolved = services(&config(Some(".env.example"))?);
+    let expect = |service: &str, setting: String| {
+        ensure!(resolved[service].contains(&setting), "{service} lacks {setting}");
+        Ok(())
+    };
+    for (code, kind, secret) in
+        [("stripe", "stripe", STRIPE_SECRET), ("gift", "balance", GIFT_SECRET)]
+    {
+        let upper = code.to_ascii_uppercase();
+        expect("ingest", format!("INGEST_WEBHOOKS__PROVIDERS__{upper}__KIND: {kind}"))?;
+        expect("ingest", format!("INGEST_WEBHOOKS__PROVIDERS__{upper}__SECRET: {secret}"))?;
+        let called = format!("PROCESSORS_PAYMENTS__PROVIDERS__{upper}");
+        expect("processors", format!("{called}__KIND: {kind}"))?;
+        expect("processors", format!("{called}__URL: http://payment-simulator:8091/{code}"))?;
     }
     Ok(())
 }

@@ -307,6 +307,10 @@ impl Machine for Fulfilment {
         }
     }
 
+    fn end_batch(&mut self, _context: &Context, effects: &mut Effects) {
+        self.payments.end_batch(effects);
+    }
+
     fn resume(&mut self, _context: &Context, effects: &mut Effects) {
         self.payments.resume(effects);
     }

@@ -1,7 +1,10 @@
 //! What every machine is: records and timers in, effects out.
 
 use compact_str::CompactString;
-use events::{BreakerState, CourierCode, Destination, Lane, Merchant, Millis, OrderKey, Record};
+use events::{
+    BreakerState, CourierCode, Destination, Lane, Merchant, Millis, OrderKey, PaymentStep,
+    ProviderCode, Record,
+};
 
 use crate::invariant::Violation;
 use crate::payments::PaymentCall;
@@ -82,6 +85,15 @@ pub enum Notice {
     },
     /// Every courier was tried in vain for an order, or none may be asked: it waits.
     OrderWaits,
+    /// What the partition's payments wait for of a provider has changed.
+    PaymentsWait {
+        /// The provider.
+        provider: ProviderCode,
+        /// How many wait for each step, of the steps that any ever waited for.
+        steps: Vec<(PaymentStep, i64)>,
+        /// Since when the longest of them waits; `None`: none waits.
+        oldest: Option<Millis>,
+    },
 }
 
 impl Effects {

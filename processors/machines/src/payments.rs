@@ -14,24 +14,27 @@
 
 mod call;
 mod method;
+mod rows;
+mod waiting;
 
 use std::rc::Rc;
 
 use compact_str::CompactString;
 use events::{
     Currency, Millis, OrderKey, PaymentAnswered, PaymentFact, PaymentMethod, PaymentNotified,
-    PaymentState, PaymentStep, ProviderCode,
+    PaymentState,
 };
-use serde::{Deserialize, Serialize};
 
 pub use call::PaymentCall;
 pub use method::Report;
 use method::Send;
+pub use rows::{Goal, Method, Open, Payment};
+use waiting::Waiting;
 
 use crate::invariant;
 use crate::machine::{Context, Effects};
 use crate::planted;
-use crate::table::{AnyTable, Backing, Key, Row, Table, TableId};
+use crate::table::{AnyTable, Backing, Key, Row as _, Table, TableId};
 
 /// Wait before a step that certainly did nothing is tried again: doubles from 0.5 s to 30 s.
 const RETRY_MS: (i64, i64) = (500, 30_000);
@@ -49,79 +52,6 @@ const FINAL_AFTER_MS: i64 = KEY_LIFETIME_MS + 60 * 60 * 1_000;
 const AUTHORIZATION_LIFETIME_MS: i64 = 6 * 24 * 60 * 60 * 1_000;
 /// Authorizations that lapse before they are captured, until the order is declined.
 const MOST_GENERATIONS: i32 = 3;
-
-/// An order's payment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Payment {
-    /// Of every amount.
-    pub currency: Currency,
-    /// What the saga wants.
-    pub goal: Goal,
-    /// Its methods, in the order's order.
-    pub methods: Vec<Method>,
-    /// What happened since the last status event.
-    pub untold: Vec<PaymentFact>,
-}
-
-/// What the saga wants of a payment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Goal {
-    /// Hold the money.
-    Authorize,
-    /// Take it.
-    Capture,
-    /// Have no money of this order.
-    Unwind,
-}
-
-/// One method of an order's payment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Method {
-    /// Who holds the money.
-    pub provider: ProviderCode,
-    /// The provider's token.
-    pub token: CompactString,
-    /// Its part of the total, minor units.
-    pub amount_minor: i64,
-    /// Which authorization it is, from 1.
-    pub generation: i32,
-    /// Where the payment of this generation stands.
-    pub state: PaymentState,
-    /// The provider's id of the payment; empty while unknown.
-    pub reference: CompactString,
-    /// When it was authorized; 0 before.
-    pub authorized_at: Millis,
-    /// Why it was declined; else empty.
-    pub reason: CompactString,
-    /// The provider holds the amount but will not give it.
-    pub refused: bool,
-    /// What is being done.
-    pub open: Option<Open>,
-}
-
-/// A step that has been decided and is not over.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Open {
-    /// Which.
-    pub step: PaymentStep,
-    /// Which key it has, from 1.
-    pub attempt: i32,
-    /// When it was decided; its key counts from then.
-    pub decided_at: Millis,
-    /// Calls that did not end it.
-    pub tries: i32,
-    /// Nobody knows what came of it: the provider is asked before it is sent again.
-    pub doubt: bool,
-    /// When to go on; `None`: a call is under way.
-    pub waits_until: Option<Millis>,
-}
-
-impl Row for Payment {
-    fn deadline(&self) -> Option<Millis> {
-        let open = self.methods.iter().filter_map(|method| method.open.as_ref());
-        open.filter_map(|open| open.waits_until).min()
-    }
-}
 
 /// What the saga must hear.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,12 +72,14 @@ pub struct Payments {
     moving: Table<OrderKey, Payment>,
     /// Captured: kept in case that money must go back.
     captured: Table<OrderKey, Payment>,
+    waiting: Waiting,
 }
 
 impl Payments {
     /// The payments over a task's committed state, in these two tables.
     pub fn new(ids: (u8, u8), backing: &Rc<dyn Backing>) -> Self {
-        Self { moving: Table::new(ids.0, backing), captured: Table::new(ids.1, backing) }
+        let [moving, captured] = [ids.0, ids.1].map(|id| Table::new(id, backing));
+        Self { moving, captured, waiting: Waiting::default() }
     }
 
     /// Begins to authorize every method.
@@ -176,6 +108,7 @@ impl Payments {
             goal: Goal::Authorize,
             methods: methods.iter().map(new).collect(),
             untold: vec![],
+            since: context.now,
         };
         self.drive(order, payment, context, fx);
     }
@@ -204,7 +137,7 @@ impl Payments {
                 None => return false,
             },
         };
-        let mut payment = Payment { goal: Goal::Unwind, ..payment };
+        let mut payment = Payment { goal: Goal::Unwind, since: context.now, ..payment };
         if planted!(OpenStepForgotten) {
             payment.methods.iter_mut().for_each(|method| method.open = None);
         }
@@ -317,6 +250,7 @@ impl Payments {
     /// same key.
     pub fn resume(&mut self, fx: &mut Effects) {
         for (order, payment) in self.moving.all() {
+            self.waiting.note(order, Some(&payment));
             for (method, number) in payment.methods.iter().zip(1..) {
                 let Some(open) = &method.open else { continue };
                 if open.waits_until.is_none() {
@@ -325,6 +259,15 @@ impl Payments {
                 }
             }
         }
+    }
+
+    /// Says what has changed in what payments wait for; once per batch.
+    pub fn end_batch(&mut self, fx: &mut Effects) {
+        for order in self.moving.written() {
+            let payment = self.moving.peek(&order);
+            self.waiting.note(order, payment);
+        }
+        self.waiting.tell(fx);
     }
 
     /// Rows in each table.

@@ -6,7 +6,7 @@ use crate::machine::{Effect, Machine, Source};
 use crate::table::memory::Memory;
 use events::{
     CancelRequested, Destination, Fingerprint, LinesReserved, Merchant, OrderId, OrderLine,
-    OrderPlaced, PaymentOutcome, Record, RequestId, Sku, topics,
+    OrderPlaced, PaymentOutcome, PaymentStep, ProviderCode, Record, RequestId, Sku, topics,
 };
 
 const ACCEPTED: Millis = Millis(1_000);

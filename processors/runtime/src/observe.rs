@@ -5,8 +5,8 @@ use machines::footer::Run;
 use machines::{Notice, TaskId, Transaction};
 use stream::Observed;
 use wire::telemetry::{
-    self, COURIER_BREAKER, INVARIANT_VIOLATIONS, ORDERS_WAITED, RECORDS_PROCESSED,
-    RECORDS_REJECTED, RESTORED_RECORDS, TRANSACTION_SECONDS, TRANSACTIONS,
+    self, COURIER_BREAKER, INVARIANT_VIOLATIONS, ORDERS_WAITED, PAYMENTS_OLDEST, PAYMENTS_WAITING,
+    RECORDS_PROCESSED, RECORDS_REJECTED, RESTORED_RECORDS, TRANSACTION_SECONDS, TRANSACTIONS,
 };
 
 /// Counts and logs.
@@ -24,6 +24,7 @@ pub fn observe(observed: &Observed<'_>) {
         }
         Observed::Redone(error) => {
             TRANSACTIONS.with_label_values(&["redone"]).inc();
+            forget_payments();
             tracing::warn!(error = format!("{error:#}"), "batch dropped, tasks restored");
         }
         Observed::NotTakenOver(task, error) => {
@@ -58,7 +59,7 @@ pub fn observe(observed: &Observed<'_>) {
             tracing::warn!(task = %task, error, "store not brought forward: left to the takeover");
         }
         Observed::HandedOver(tasks) => {
-            tasks.iter().for_each(|task| forget_breakers(*task));
+            tasks.iter().for_each(|task| forget(*task));
             tracing::info!(tasks = %names(tasks), "tasks handed over");
         }
         Observed::Ready => {}
@@ -105,14 +106,40 @@ fn noticed(partition: i32, notice: &Notice) {
             tracing::warn!(courier, lane, partition, state = state.as_str(), "courier breaker");
         }
         Notice::OrderWaits => ORDERS_WAITED.inc(),
+        Notice::PaymentsWait { provider, steps, oldest } => {
+            let (provider, place) = (provider.as_str(), partition.to_string());
+            for (step, waiting) in steps {
+                let labels = [provider, step.as_str(), &place];
+                PAYMENTS_WAITING.with_label_values(&labels).set(*waiting);
+            }
+            let labels = [provider, &place];
+            match oldest {
+                Some(since) => PAYMENTS_OLDEST.with_label_values(&labels).set(since.0 / 1_000),
+                // Not there is what none waits looks like.
+                None => PAYMENTS_OLDEST.remove_label_values(&labels).unwrap_or_default(),
+            }
+        }
     }
 }
 
-/// The breakers of a partition that was handed over are its next owner's to report.
-fn forget_breakers(task: TaskId) {
-    if task.processor.name == "couriers" {
-        telemetry::forget(&COURIER_BREAKER, "partition", &task.partition.to_string());
+/// What is known of a partition that was handed over is its next owner's to report.
+fn forget(task: TaskId) {
+    let partition = task.partition.to_string();
+    match task.processor.name {
+        "couriers" => telemetry::forget(&COURIER_BREAKER, "partition", &partition),
+        "orders" => {
+            telemetry::forget(&PAYMENTS_WAITING, "partition", &partition);
+            telemetry::forget(&PAYMENTS_OLDEST, "partition", &partition);
+        }
+        _ => {}
     }
+}
+
+/// Another process may tell of these partitions from now on; those that stay tell again with their next change,
+/// which a waiting payment makes by itself.
+fn forget_payments() {
+    PAYMENTS_WAITING.reset();
+    PAYMENTS_OLDEST.reset();
 }
 
 fn names(tasks: &[TaskId]) -> String {

@@ -1,4 +1,4 @@
-//! `tillroll-demo`: starts everything, replays real invoices, reconciles file, Kafka and databases.
+//! `tillroll-demo`: starts everything, replays real invoices, reconciles file, Kafka, databases and payment providers.
 //!
 //! The table goes to stdout and to `target/demo.json`, everything else to stderr.
 
@@ -103,8 +103,8 @@ async fn run(arguments: &Arguments) -> Result<bool> {
         return Ok(true);
     }
     let shipped = || PathBuf::from("tests/data/online-retail-2010-12.csv.gz");
-    let orders =
-        Orders { file: arguments.orders.clone().unwrap_or_else(shipped), sample: arguments.sample };
+    let file = arguments.orders.clone().unwrap_or_else(shipped);
+    let orders = Orders { file, sample: arguments.sample, paid: true };
     let output = output_folder()?;
     let started = Instant::now();
     let demo = Demo::start(orders, &output).await?;
@@ -124,7 +124,9 @@ async fn run(arguments: &Arguments) -> Result<bool> {
 
 async fn start() -> Result<System> {
     let started = Instant::now();
-    say("starting Kafka, schema registry, PostgreSQL, ClickHouse, couriers and our services");
+    say(
+        "starting Kafka, schema registry, PostgreSQL, ClickHouse, couriers, payment providers and our services",
+    );
     let system = System::start(Stack::builder(), INSTANCES).await?;
     say(&format!("started in {:.1} s", started.elapsed().as_secs_f64()));
     Ok(system)
@@ -175,7 +177,12 @@ impl Demo {
         replay::send(shop, merchant, &self.orders, &self.answers, || progress.step()).await?;
         progress.finish();
         let sent = sending.elapsed();
-        let left = self.settled().await?;
+        let mut left = self.settled().await?;
+        if left.is_none() {
+            let cancelled = replay::cancel(shop, merchant, &self.orders).await?;
+            say(&format!("{cancelled} paid orders cancelled: their money goes back"));
+            left = self.settled().await?;
+        }
         let settled = sending.elapsed();
         let table = self.table().await?;
         let booked_twice = couriers::booked_twice(&self.system.stack, PATIENCE).await?;
@@ -253,6 +260,7 @@ fn hints(system: &System) -> String {
     }
     let (ingest, clickhouse) = (&stack.ingest_urls()[0], stack.clickhouse_url());
     let (key, postgres) = (&system.key, stack.postgres_url());
+    let payments = stack.payment_simulator_url();
     let (reader, password) = (local::clickhouse::READER, local::clickhouse::READER_PASSWORD);
     text += &format!(
         r#"
@@ -267,6 +275,18 @@ Try, in another shell:
     -H 'Content-Type: application/json' -d '{{"customer_id": null, "currency": "GBP",
     "destination": {{"name": "Ada", "street": "Main St 1", "city": "York", "postcode": "", "country": "GB"}},
     "lines": [{{"sku": "85123A", "quantity": 1, "unit_price_minor": 255}}], "ordered_at": "2010-12-24T12:00:00Z"}}'
+
+  # the same, paid by gift card and card; pm_card_chargeDeclined and gift_empty are refused
+  curl -i {ingest}/v1/orders -H 'Authorization: Bearer {key}' -H 'Idempotency-Key: mine-2' \
+    -H 'Content-Type: application/json' -d '{{"customer_id": null, "currency": "GBP",
+    "destination": {{"name": "Ada", "street": "Main St 1", "city": "York", "postcode": "", "country": "GB"}},
+    "lines": [{{"sku": "85123A", "quantity": 1, "unit_price_minor": 255}}], "ordered_at": "2010-12-24T12:00:00Z",
+    "payment_methods": [{{"provider": "gift", "token": "gift_1", "amount_minor": 100}},
+                        {{"provider": "stripe", "token": "pm_card_visa", "amount_minor": 155}}]}}'
+
+  # what became of it (the order's id is in the answer above), and the providers' own record
+  curl -s {ingest}/v1/orders/<order_id> -H 'Authorization: Bearer {key}'
+  curl -s {payments}/ledger/payments
 
   # stock of a SKU
   curl -s {ingest}/v1/stock/85123A -H 'Authorization: Bearer {key}'

@@ -12,7 +12,10 @@ use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Column, LINES, MONEY, ORDERS, PIECES, REFUSED_RECORDED, REPEATS, STOCK_ALLOCATED};
+use super::{
+    CAPTURED, Column, LINES, MONEY, ORDERS, PIECES, REFUNDED, REFUSED_RECORDED, REPEATS,
+    STOCK_ALLOCATED,
+};
 use crate::invoices::{self, Fault, Invoice};
 use crate::replay::Orders;
 use crate::shop::Shop;
@@ -27,6 +30,14 @@ struct Order {
     total_minor: i64,
     #[serde(default)]
     lines: Vec<Line>,
+    #[serde(default)]
+    events: Vec<Event>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Event {
+    status: String,
+    reason: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -51,7 +62,8 @@ pub async fn column(
     answers: &Path,
 ) -> Result<Column> {
     let mut column = Column::default();
-    for row in [ORDERS, LINES, PIECES, MONEY, REFUSED_RECORDED, STOCK_ALLOCATED] {
+    let rows = [ORDERS, LINES, PIECES, MONEY, REFUSED_RECORDED, STOCK_ALLOCATED];
+    for row in rows.into_iter().chain([CAPTURED, REFUNDED]) {
         column.set(row, 0);
     }
     let seen = stream::iter(orders.read()?.enumerate())
@@ -96,6 +108,14 @@ fn count(column: &mut Column, good: bool, order: &Order) {
     column.add_status(&order.status, 1, lines, order.total_minor);
     if order.status == "routed" {
         column.add(STOCK_ALLOCATED, pieces);
+    }
+    for event in &order.events {
+        if event.status == "paid" {
+            column.add(CAPTURED, order.total_minor);
+        }
+        if event.reason.as_deref() == Some("refunded") {
+            column.add(REFUNDED, order.total_minor);
+        }
     }
 }
 

@@ -6,8 +6,8 @@ use anyhow::Result;
 use events::{Merchant, OrderId};
 
 use super::{
-    CONFLICTS, Column, LINES, MONEY, ORDERS, PIECES, REFUSED_RECORDED, REPEATS, STOCK_BELOW_ZERO,
-    STOCK_RECEIVED, STOCK_RESERVED, UNSERVABLE, VERSION_GAPS,
+    ASKED, CONFLICTS, Column, LINES, MONEY, ORDERS, PIECES, REFUSED_RECORDED, REPEATS,
+    STOCK_BELOW_ZERO, STOCK_RECEIVED, STOCK_RESERVED, UNSERVABLE, VERSION_GAPS,
 };
 use crate::invoices;
 use crate::replay::{Orders, clicks};
@@ -18,7 +18,7 @@ use crate::replay::{Orders, clicks};
 /// When the file cannot be read.
 pub fn column(orders: &Orders, receipts: &BTreeMap<String, i64>) -> Result<Column> {
     let mut column = Column::default();
-    for row in [ORDERS, LINES, PIECES, MONEY, UNSERVABLE, REPEATS] {
+    for row in [ORDERS, LINES, PIECES, MONEY, UNSERVABLE, REPEATS, ASKED] {
         column.set(row, 0);
     }
     let mut n = 0;
@@ -33,6 +33,9 @@ pub fn column(orders: &Orders, receipts: &BTreeMap<String, i64>) -> Result<Colum
         column.add(LINES, i64::try_from(invoice.lines.len())?);
         column.add(PIECES, invoice.lines.iter().map(|line| line.pieces()).sum());
         column.add(MONEY, invoice.total_minor());
+        if orders.payment_methods(n, &invoice).is_some() {
+            column.add(ASKED, invoice.total_minor());
+        }
         column.add(REPEATS, i64::try_from(clicks(n) - 1)?);
         let received = |sku: &String| receipts.get(sku).is_some_and(|pieces| *pieces > 0);
         if !invoice.lines.iter().all(|line| received(&line.sku)) {

@@ -6,8 +6,9 @@ use tokio_postgres::{Client, NoTls};
 use uuid::Uuid;
 
 use super::{
-    CONFLICTS, Column, LINES, MONEY, ORDERS, PIECES, REFUSED_RECORDED, REPEATS, STATUS_EVENTS,
-    STOCK_ALLOCATED, STOCK_BELOW_ZERO, STOCK_RECEIVED, STOCK_RESERVED, UNSERVABLE, VERSION_GAPS,
+    CAPTURED, CONFLICTS, Column, LINES, MONEY, ORDERS, PIECES, REFUNDED, REFUSED_RECORDED, REPEATS,
+    STATUS_EVENTS, STOCK_ALLOCATED, STOCK_BELOW_ZERO, STOCK_RECEIVED, STOCK_RESERVED, UNSERVABLE,
+    VERSION_GAPS,
 };
 
 /// One number each.
@@ -40,6 +41,16 @@ const NUMBERS: &[(&str, &str)] = &[
         STOCK_BELOW_ZERO,
         "SELECT count(*) FROM stock_levels
          WHERE least(on_hand, reserved, allocated, on_hand - reserved - allocated) < 0",
+    ),
+    (
+        CAPTURED,
+        "SELECT coalesce(sum(total_minor), 0)::bigint
+         FROM orders JOIN order_events e USING (order_id, accepted_at) WHERE e.status = 'paid'",
+    ),
+    (
+        REFUNDED,
+        "SELECT coalesce(sum(total_minor), 0)::bigint
+         FROM orders JOIN order_events e USING (order_id, accepted_at) WHERE e.reason = 'refunded'",
     ),
 ];
 

@@ -6,10 +6,11 @@ const FILE: usize = 0;
 const API: usize = 1;
 const TOPIC: usize = 2;
 const POSTGRES: usize = 3;
+const PROVIDERS: usize = 5;
 
-fn columns() -> [Column; 5] {
-    let mut columns: [Column; 5] = Default::default();
-    for (index, column) in columns.iter_mut().enumerate() {
+fn columns() -> [Column; WIDTH] {
+    let mut columns: [Column; WIDTH] = Default::default();
+    for (index, column) in columns[..PROVIDERS].iter_mut().enumerate() {
         column.set(ORDERS, 12_345);
         column.set(MONEY, 76_990_574);
         if index > API {
@@ -23,6 +24,9 @@ fn columns() -> [Column; 5] {
     columns[POSTGRES].set(REPEATS, 290);
     columns[FILE].add_refused("quantity");
     columns[API].add_refused("quantity");
+    for index in [TOPIC, POSTGRES, PROVIDERS] {
+        columns[index].set(CAPTURED, 1_234_567);
+    }
     columns
 }
 
@@ -42,21 +46,23 @@ fn columns_that_say_the_same_agree() {
         .collect::<Vec<_>>()
         .join("\n");
     expect![[r#"
-                                              file    HTTP API  orders topic    Postgres  ClickHouse
-        orders                              12,345      12,345        12,345      12,345      12,345       ok
-        money, GBP                      769,905.74  769,905.74    769,905.74  769,905.74  769,905.74       ok
-          routed: orders                         –           –        12,000      12,000      12,000       ok
-          routed: lines                          –           –        24,000      24,000      24,000       ok
-          routed: money, GBP                     –           –    700,000.00  700,000.00  700,000.00       ok
-          rejected: orders                       –           –           345         345         345       ok
-          rejected: lines                        –           –           700         700         700       ok
-          rejected: money, GBP                   –           –     69,905.74   69,905.74   69,905.74       ok
-        clicks beyond the first                620         330           290         290           –       ok
-        refused: quantity                        1           1             –           –           –       ok
+                                              file    HTTP API  orders topic    Postgres  ClickHouse  providers
+        orders                              12,345      12,345        12,345      12,345      12,345          –       ok
+        money, GBP                      769,905.74  769,905.74    769,905.74  769,905.74  769,905.74          –       ok
+          routed: orders                         –           –        12,000      12,000      12,000          –       ok
+          routed: lines                          –           –        24,000      24,000      24,000          –       ok
+          routed: money, GBP                     –           –    700,000.00  700,000.00  700,000.00          –       ok
+          rejected: orders                       –           –           345         345         345          –       ok
+          rejected: lines                        –           –           700         700         700          –       ok
+          rejected: money, GBP                   –           –     69,905.74   69,905.74   69,905.74          –       ok
+        clicks beyond the first                620         330           290         290           –          –       ok
+        refused: quantity                        1           1             –           –           –          –       ok
+        payments: captured, GBP                  –           –     12,345.67   12,345.67           –  12,345.67       ok
 
         orders topic: rows by status come from order-status, stock from stock-levels
         clicks beyond the first: in the file = answered at the door (HTTP API) + recorded again
-        (orders topic), and each of these is known to Postgres as a duplicate"#]]
+        (orders topic), and each of these is known to Postgres as a duplicate
+        payments: the log tells them one by one, API and databases whole orders; providers = their own ledger"#]]
     .assert_eq(&known);
 }
 
@@ -70,6 +76,7 @@ fn a_difference_in_any_cell_is_found() {
         (API, format!("{REFUSED}price")),
         (POSTGRES, REPEATS.to_owned()),
         (API, REPEATS.to_owned()),
+        (PROVIDERS, CAPTURED.to_owned()),
     ] {
         let mut columns = columns();
         columns[column].add(key.clone(), 1);

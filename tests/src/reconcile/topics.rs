@@ -5,14 +5,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use events::topics::{ORDER_STATUS, ORDERS as ORDERS_TOPIC, STOCK_LEVELS, Topic};
-use events::{Codec, OrderId, OrderPlaced, OrderStatus, OrderStatusChanged, Record};
+use events::{
+    Codec, OrderId, OrderPlaced, OrderStatus, OrderStatusChanged, PaymentFact, PaymentState, Record,
+};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::{Message as _, Offset, TopicPartitionList};
 
 use super::{
-    Column, LINES, MONEY, ORDERS, PIECES, REFUSED_RECORDED, REPEATS, STATUS_EVENTS,
-    STOCK_ALLOCATED, STOCK_BELOW_ZERO, STOCK_RECEIVED, STOCK_RESERVED, UNSERVABLE, VERSION_GAPS,
+    ASKED, AUTHORIZED, CAPTURED, Column, LINES, MONEY, ORDERS, PIECES, REFUNDED, REFUSED_RECORDED,
+    REPEATS, STATUS_EVENTS, STOCK_ALLOCATED, STOCK_BELOW_ZERO, STOCK_RECEIVED, STOCK_RESERVED,
+    UNSERVABLE, VERSION_GAPS,
 };
 
 const SILENCE: Duration = Duration::from_secs(15);
@@ -27,7 +30,7 @@ pub fn column(brokers: &str, codec: &Codec, refused: &[OrderId]) -> Result<Colum
     let received = log.stock(&mut column)?;
     let statuses = log.statuses(&mut column)?;
     let refused: HashSet<OrderId> = refused.iter().copied().collect();
-    for row in [ORDERS, LINES, PIECES, MONEY, REPEATS, UNSERVABLE, REFUSED_RECORDED] {
+    for row in [ORDERS, LINES, PIECES, MONEY, REPEATS, UNSERVABLE, REFUSED_RECORDED, ASKED] {
         column.set(row, 0);
     }
     let mut seen = HashSet::new();
@@ -55,7 +58,22 @@ fn count(column: &mut Column, order: &OrderPlaced) -> Result<()> {
     column.add(LINES, i64::try_from(order.lines.len())?);
     column.add(PIECES, order.lines.iter().map(|line| i64::from(line.quantity)).sum());
     column.add(MONEY, order.total_minor);
+    if order.payment_methods.is_some() {
+        column.add(ASKED, order.total_minor);
+    }
     Ok(())
+}
+
+fn pay(column: &mut Column, facts: &[PaymentFact]) {
+    for fact in facts {
+        let row = match fact.state {
+            PaymentState::Authorized => AUTHORIZED,
+            PaymentState::Captured => CAPTURED,
+            PaymentState::Refunded => REFUNDED,
+            _ => continue,
+        };
+        column.add(row, fact.amount_minor);
+    }
 }
 
 /// Topics of a cluster.
@@ -98,9 +116,13 @@ impl<'a> Log<'a> {
     fn statuses(&self, column: &mut Column) -> Result<HashMap<OrderId, OrderStatus>> {
         let mut orders: HashMap<OrderId, (Vec<i32>, OrderStatusChanged)> = HashMap::new();
         let mut changes = 0;
+        for row in [AUTHORIZED, CAPTURED, REFUNDED] {
+            column.set(row, 0);
+        }
         self.read(&ORDER_STATUS, |record| {
             let Record::OrderStatusChanged(mut change) = record else { bail!("{record:?}") };
             changes += 1;
+            pay(column, &change.payments);
             // Bodies of all orders together are large, and not needed here.
             change.order = None;
             let (versions, newest) =

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use anyhow::Context;
 use clap::Parser;
-use local::payment_simulator::Simulator;
+use local::payment_simulator::{Settings, Simulator};
 
 /// Payment providers behind one HTTP server: `/stripe`, `/gift`, `/settings`, `/ledger`.
 #[derive(Parser)]
@@ -17,12 +17,16 @@ struct Arguments {
     /// Decides every draw
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Where webhooks go: /stripe or /gift is appended; without it none are sent
+    #[arg(long, default_value = "")]
+    webhook_url: String,
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
-    let Arguments { listen, seed } = Arguments::parse();
-    let simulator = Simulator::bind(listen, seed)
+    let Arguments { listen, seed, webhook_url } = Arguments::parse();
+    let settings = Settings { webhook_url, ..Settings::default() };
+    let simulator = Simulator::bind(listen, seed, settings)
         .await
         .with_context(|| format!("listening on {listen}: is it in use? try --listen"))?;
     writeln!(std::io::stdout(), "listening on http://{}", simulator.address()?)?;

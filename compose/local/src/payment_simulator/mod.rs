@@ -29,6 +29,8 @@ use crate::serve::serve;
 use ledger::Ledger;
 use settings::Chance;
 
+/// Tokens that are always refused: Stripe's own for its test mode, and a gift card with nothing on it.
+pub const REFUSED_TOKENS: [&str; 2] = ["pm_card_chargeDeclined", "gift_empty"];
 /// The secret with which `/stripe` signs its webhooks.
 pub const STRIPE_SECRET: &str = "whsec_simulated";
 /// The secret with which `/gift` signs its webhooks (Standard Webhooks: base64 after the prefix).
@@ -73,10 +75,10 @@ impl Simulator {
     ///
     /// # Errors
     /// When the address is in use.
-    pub async fn bind(listen: SocketAddr, seed: u64) -> std::io::Result<Self> {
+    pub async fn bind(listen: SocketAddr, seed: u64, settings: Settings) -> std::io::Result<Self> {
         let listener = TcpListener::bind(listen).await?;
         let state = Arc::new(State {
-            settings: Mutex::new(Settings::default()),
+            settings: Mutex::new(settings),
             ledger: Mutex::default(),
             chance: Mutex::new(Chance::new(seed)),
             http: reqwest::Client::new(),

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::REFUSED_TOKENS;
 use super::ledger::{Answered, Ledger, Payment, State, Step};
 
 /// What a request asks.
 #[derive(Debug, Clone)]
 pub(crate) enum Ask {
-    /// Hold an amount; its state is decided by chance.
-    Authorize(Box<Payment>),
+    /// Hold an amount; its state is decided by its token, else by chance.
+    Authorize(Box<Payment>, String),
     /// Do something with a payment.
     Step(&'static str, String, Step),
     /// Show a payment.
@@ -23,7 +24,7 @@ pub(crate) enum Ask {
 impl Ask {
     /// Whether it changes anything.
     pub(crate) fn changes(&self) -> bool {
-        matches!(self, Self::Authorize(_) | Self::Step(..))
+        matches!(self, Self::Authorize(..) | Self::Step(..))
     }
 }
 
@@ -76,7 +77,8 @@ fn stripe_intent(body: &[u8]) -> Option<Ask> {
     let field = |key: &str| key.strip_prefix("metadata[")?.strip_suffix(']').map(str::to_owned);
     let metadata: BTreeMap<String, String> =
         form.iter().filter_map(|(key, value)| Some((field(key)?, value.clone()))).collect();
-    Some(Ask::Authorize(Box::new(Payment {
+    let token = form.get("payment_method")?.clone();
+    let payment = Payment {
         provider: "stripe",
         id: String::new(),
         name: metadata.get("tillroll_payment").cloned().unwrap_or_default(),
@@ -86,11 +88,13 @@ fn stripe_intent(body: &[u8]) -> Option<Ask> {
         metadata,
         captures: 0,
         refunds: 0,
-    })))
+    };
+    Some(Ask::Authorize(Box::new(payment), token))
 }
 
 #[derive(Deserialize)]
 struct Gift {
+    token: String,
     amount_minor: i64,
     currency: String,
     #[serde(default)]
@@ -98,8 +102,8 @@ struct Gift {
 }
 
 fn gift_payment(name: &str, body: &[u8]) -> Option<Ask> {
-    let Gift { amount_minor, currency, metadata } = serde_json::from_slice(body).ok()?;
-    Some(Ask::Authorize(Box::new(Payment {
+    let Gift { token, amount_minor, currency, metadata } = serde_json::from_slice(body).ok()?;
+    let payment = Payment {
         provider: "gift",
         id: String::new(),
         name: name.to_owned(),
@@ -109,7 +113,8 @@ fn gift_payment(name: &str, body: &[u8]) -> Option<Ask> {
         metadata,
         captures: 0,
         refunds: 0,
-    })))
+    };
+    Some(Ask::Authorize(Box::new(payment), token))
 }
 
 /// Performs what is asked: the answer, and the payment that moved.
@@ -119,7 +124,8 @@ pub(crate) fn perform(
     declined: bool,
 ) -> (Answered, Option<Payment>) {
     match ask {
-        Ask::Authorize(mut payment) => {
+        Ask::Authorize(mut payment, token) => {
+            let declined = declined || REFUSED_TOKENS.contains(&token.as_str());
             // A balance's payment is its name: the same one again is shown.
             if payment.provider == "gift"
                 && let Some(known) = ledger.by_name(&payment.name)

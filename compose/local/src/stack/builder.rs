@@ -70,18 +70,18 @@ impl StackBuilder {
         self
     }
 
-    /// The payment simulator, with the providers `stripe` and `gift`.
+    /// The payment simulator, with the providers `stripe` and `gift`; their webhooks go to the first
+    /// ingest process.
     #[must_use]
     pub fn payment_simulator(mut self) -> Self {
         self.payments = true;
         self
     }
 
-    /// Everything but the payment simulator and our own services, which are started by
-    /// [`Stack::start_service`].
+    /// Everything but our own services, which are started by [`Stack::start_service`].
     #[must_use]
     pub fn all_components(self) -> Self {
-        self.registry().postgres().clickhouse().courier_simulator()
+        self.registry().postgres().clickhouse().courier_simulator().payment_simulator()
     }
 
     /// Keeps everything in this folder, and continues from what is there. Without
