@@ -32,6 +32,9 @@ const RESOLVED_WITHIN: Duration = Duration::from_secs(60);
 /// How long nothing may be told of a system that is well: longer than most rules wait.
 const QUIET: Duration = Duration::from_secs(75);
 
+/// Where Debian's Alertmanager looks for them, wherever it is itself.
+const TEMPLATES: &str = "/usr/share/prometheus/alertmanager/email.tmpl";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_service_is_told_alone_and_resolved() -> Result<()> {
     let (Some(prometheus), Some(alertmanager)) =
@@ -42,6 +45,10 @@ async fn a_killed_service_is_told_alone_and_resolved() -> Result<()> {
         );
         return Ok(());
     };
+    if alertmanager.ends_with("prometheus-alertmanager") && !Path::new(TEMPLATES).is_file() {
+        say("Alertmanager does not start without its templates: run .ci/prometheus as root");
+        return Ok(());
+    }
     let system = System::start(Stack::builder(), INSTANCES).await?;
     let folder = tempfile::tempdir()?;
     let receiver = Receiver::listen().await?;

@@ -143,11 +143,19 @@ fn promtool_and_amtool_agree() -> Result<()> {
     let (rules, cases) =
         (plain(files(&folder.join("rules"), "yml")?), plain(files(&folder.join("tests"), "yml")?));
     let config = |name: &str| vec![folder.join(name).display().to_string()];
+    let routed = |receiver: &str, label: &str| {
+        let file = config("alertmanager.yml").concat();
+        let expected = [format!("--verify.receivers={receiver}"), format!("--config.file={file}")];
+        ("amtool", vec!["config", "routes", "test"], [&expected[..], &[label.to_owned()]].concat())
+    };
     let tools = [
         ("promtool", vec!["check", "rules"], rules),
         ("promtool", vec!["check", "config"], config("prometheus.yml")),
         ("promtool", vec!["test", "rules"], cases),
         ("amtool", vec!["check-config"], config("alertmanager.yml")),
+        routed("pages", "severity=page"),
+        routed("tickets", "severity=ticket"),
+        routed("watchdog", "alertname=Watchdog"),
     ];
     for (name, command, arguments) in tools {
         let Some(program) = tool(name) else {
