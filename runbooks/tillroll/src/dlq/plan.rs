@@ -79,6 +79,10 @@ pub(crate) fn plan<'a>(
     // By topic, partition and key: the first letter that stays.
     let mut staying: BTreeMap<(&str, i32, &[u8]), &Letter> = BTreeMap::new();
     for letter in waiting {
+        // What stands behind the last one is for the next run, and not left for a cause of its own.
+        if plan.go.len() == limits.letters {
+            break;
+        }
         let asked = filter.fits(letter);
         if superseded.contains(&letter.place) {
             // It goes nowhere any more, so nothing overtakes it.
@@ -96,7 +100,7 @@ pub(crate) fn plan<'a>(
             let first = line.and_then(|line| staying.get(&line));
             first.map(|first| Left::Behind { letter: first.place.clone() })
         };
-        if asked && left.is_none() && plan.go.len() < limits.letters {
+        if asked && left.is_none() {
             plan.go.push(letter);
             continue;
         }
@@ -185,8 +189,8 @@ mod tests {
 
     #[test]
     fn a_limit_takes_the_first_ones() {
-        let letters = vec![letter("orders/1/4", "a", &[]), letter("orders/1/5", "a", &[])];
-        let queue = queue(letters, &[]);
+        let letters = ["orders/1/4", "orders/1/5", "orders/1/6"].map(|at| letter(at, "a", &[]));
+        let queue = queue(letters.to_vec(), &[]);
         let (go, left) = planned(&queue, &Filter::default(), Limits { letters: 1, ..LIMITS });
         assert_eq!((go.len(), left.len()), (1, 0));
     }

@@ -126,7 +126,8 @@ fn told(content: &Value, details: &mut Map<String, Value>) {
             }
             Value::Object(_) | Value::Array(_) | Value::Null => {}
             // A text that is empty, and a moment that is 0, are ones that there are not.
-            value if TOLD.contains(&name.as_str()) && value != "" && value != 0 => {
+            value if value == "" || (moment(name) && value == 0) => {}
+            value if TOLD.contains(&name.as_str()) => {
                 details.insert(name.clone(), value.clone());
             }
             _ => {}
@@ -134,10 +135,15 @@ fn told(content: &Value, details: &mut Map<String, Value>) {
     }
 }
 
+/// Whether a field is a moment.
+fn moment(name: &str) -> bool {
+    name.ends_with("_at") || name == "expected_by"
+}
+
 fn fact(name: &str, value: &Value) -> String {
     match value {
         Value::String(text) => format!("{name}={text}"),
-        Value::Number(at) if name.ends_with("_at") || name == "expected_by" => {
+        Value::Number(at) if moment(name) => {
             format!("{name}={}", crate::moment::text(Millis(at.as_i64().unwrap_or_default())))
         }
         value => format!("{name}={value}"),
