@@ -76,14 +76,18 @@ impl World {
         Ok(Events { response: request.send().await?, text: String::new(), comments: 0 })
     }
 
-    /// Waits until the store has the order in this status.
+    /// Waits until the store has the order in this status. A process hears a moment later of what another one took.
     async fn stored(&self, id: &str, status: &str) -> Result<()> {
         let began = Instant::now();
-        while self.get(&format!("/v1/orders/{id}")).await?["status"] != status {
-            ensure!(began.elapsed() < PATIENCE, "{id} is never {status}");
+        loop {
+            let request = self.request(0, Method::GET, &format!("/v1/orders/{id}"));
+            let shown: Value = request.send().await?.json().await?;
+            if shown["status"] == status {
+                return Ok(());
+            }
+            ensure!(began.elapsed() < PATIENCE, "{id} is never {status}: {shown}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        Ok(())
     }
 }
 
@@ -243,6 +247,7 @@ async fn streams(world: &World) -> Result<()> {
     let waiting = world.order(0, "stream-2", json!({"await_confirmation": true})).await?;
     let mut stream = world.stream(0, &waiting, None).await?;
     assert_eq!(statuses(&stream.until("reserved").await?), ["received", "reserved"]);
+    world.stored(&waiting, "reserved").await?;
     let mut late = world.stream(1, &waiting, Some(2)).await?;
     // Nothing happens: the streams say that they live.
     let silent = tokio::time::timeout(Duration::from_millis(1800), stream.next()).await;
@@ -379,6 +384,7 @@ async fn shutdown(world: &World) -> Result<()> {
     let id = world.order(0, "last", json!({"await_confirmation": true})).await?;
     let mut stream = world.stream(0, &id, None).await?;
     assert_eq!(versions(&stream.until("reserved").await?), [1, 2]);
+    world.stored(&id, "reserved").await?;
     let (stopped, end) = tokio::join!(world.system.stack.stop("ingest-1"), stream.until("routed"));
     assert!(stopped?, "it ends by itself");
     assert!(end?.is_empty());

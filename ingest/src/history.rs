@@ -47,8 +47,9 @@ where
 {
     let merchant = request.merchant(&app.keys)?;
     let order_id = request::order_id(order_id)?;
+    let last_id = after(&request.headers)?;
     let mut response = match streams(&request.headers) {
-        true => follow(app, merchant, order_id, after(&request.headers)?).await?,
+        true => follow(app, merchant, order_id, last_id).await?,
         false => list(app, &merchant, order_id).await?,
     };
     response.headers_mut().insert(VARY, HeaderValue::from_static("accept"));

@@ -80,8 +80,8 @@ fn filter(query: &str) -> Result<Filter, Vec<Fault>> {
         ("accepted_to", asked.accepted_from, asked.accepted_to),
         ("ordered_to", asked.ordered_from, asked.ordered_to),
     ] {
-        if from.zip(to).is_some_and(|(from, to)| to <= from) {
-            faults.add(&root.child(name), "must be later than where the range begins");
+        if from.zip(to).is_some_and(|(from, to)| to < from) {
+            faults.add(&root.child(name), "must not be earlier than where the range begins");
         }
     }
     if !faults.list.is_empty() {
@@ -193,7 +193,7 @@ mod tests {
             ("limit=+5", "/limit"),
             ("limit=5&limit=5", "/limit"),
             ("status=unknown", "/status"),
-            ("accepted_from=2026-11-22T00:00:00Z&accepted_to=2026-11-22T00:00:00Z", "/accepted_to"),
+            ("accepted_from=2026-11-22T00:00:01Z&accepted_to=2026-11-22T00:00:00Z", "/accepted_to"),
             ("ordered_from=2026-11-22T00:00:00Z&ordered_to=2026-11-21T00:00:00Z", "/ordered_to"),
             ("customer_id=%00", "/customer_id"),
         ] {
