@@ -20,7 +20,7 @@ const PARTITIONS: i32 = 4;
 /// The sinks' own tables: what ingest reads is what they write.
 const TABLES: &str = concat!(
     include_str!("../../../sinks/src/tracking/migrations/V1__tables.sql"),
-    include_str!("../../../sinks/src/tracking/migrations/V3__orders_lists.sql"),
+    include_str!("../../../sinks/src/tracking/migrations/V2__orders_lists.sql"),
 );
 
 /// A running world and the secrets of its merchants.
