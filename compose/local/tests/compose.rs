@@ -81,7 +81,7 @@ fn passwords_come_from_outside() -> Result<()> {
 /// Whoever starts it can pay at once: both sides know the simulator's providers.
 #[test]
 fn the_simulated_payment_providers_are_set_up() -> Result<()> {
-    let resolved = services(&config(Some(".env.example"))?);
+    let resolved = services(&config(&[COMPOSE], Some(".env.example"))?);
     let expect = |service: &str, setting: String| {
         ensure!(resolved[service].contains(&setting), "{service} lacks {setting}");
         Ok(())
