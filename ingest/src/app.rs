@@ -15,7 +15,7 @@ use crate::recent::Recent;
 use crate::request::BodyBudget;
 use crate::tail::Tail;
 
-/// Receipts that are remembered: far fewer than orders, and known to their own process alone.
+/// Receipts, and requests to change orders, that are remembered: far fewer than orders, and known to their own process alone.
 const RECEIPTS: usize = 100_000;
 
 /// Everything a handler needs.
@@ -25,10 +25,12 @@ pub(crate) struct App {
     pub(crate) publisher: Publisher,
     pub(crate) recent: Arc<Recent>,
     pub(crate) receipts: Recent,
+    pub(crate) requests: Recent,
     pub(crate) database: Database,
     pub(crate) bodies: BodyBudget,
     pub(crate) limits: Limits,
     pub(crate) idempotency_days: u16,
+    pub(crate) reservation_ms: i64,
     _tail: Tail,
 }
 
@@ -58,6 +60,8 @@ impl App {
             publisher,
             recent,
             receipts: Recent::new(window, RECEIPTS),
+            requests: Recent::new(window, RECEIPTS),
+            reservation_ms: i64::from(config.reservation_seconds) * 1000,
             database: Database::new(&config.postgres, &config.tracking)?,
             bodies: BodyBudget::new(config.limits.bodies_bytes),
             limits: config.limits.clone(),

@@ -19,6 +19,7 @@ pub struct Config {
     pub instance: String,
     pub keys_file: PathBuf,
     pub idempotency_days: u16,
+    pub reservation_seconds: u32,
     pub kafka: wire::config::Kafka,
     pub registry: wire::config::Registry,
     pub postgres: wire::config::Postgres,
@@ -84,6 +85,7 @@ impl Config {
         ensure!(limits.queue_records >= 1000, "limits.queue_records must hold a receipt: 1000 up");
         ensure!(limits.connections > 0, "limits.connections must be positive");
         ensure!(limits.body_bytes > 0, "limits.body_bytes must be positive");
+        ensure!(self.reservation_seconds > 0, "reservation_seconds must be positive");
         ensure!(self.recent.window_minutes > 0, "recent.window_minutes must be positive");
         ensure!(self.tracking.connections > 0, "tracking.connections must be positive");
         Ok(())

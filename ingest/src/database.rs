@@ -17,6 +17,8 @@ const ORDER: &str = "
     SELECT accepted_at, status, reason, version, currency, total_minor, customer_id, ordered_at,
            updated_at, destination, attributes
     FROM orders WHERE order_id = $1 AND merchant = $2 ORDER BY accepted_at DESC LIMIT 1";
+const STATUS: &str = "
+    SELECT status FROM orders WHERE order_id = $1 AND merchant = $2 ORDER BY accepted_at DESC LIMIT 1";
 const LINES: &str = "
     SELECT line, sku, quantity, unit_price_minor
     FROM order_lines WHERE order_id = $1 AND accepted_at = $2 ORDER BY line";
@@ -127,6 +129,20 @@ impl Database {
     ) -> Result<Option<Order>, Unavailable> {
         self.with_connection(async |connection| read_order(connection, merchant, order_id).await)
             .await
+    }
+
+    /// Where a merchant's order stands; `None` if the sinks have not seen it.
+    pub(crate) async fn status(
+        &self,
+        merchant: &Merchant,
+        order_id: OrderId,
+    ) -> Result<Option<String>, Unavailable> {
+        self.with_connection(async |connection| {
+            let statement = connection.prepare_cached(STATUS).await?;
+            let row = connection.query_opt(&statement, &[&order_id.0, &merchant.as_str()]).await?;
+            row.map(|row| row.try_get(0)).transpose()
+        })
+        .await
     }
 
     /// A merchant's stock of a SKU by warehouse; empty if it has never received it.

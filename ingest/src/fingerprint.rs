@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use compact_str::CompactString;
-use events::{Currency, Destination, Fingerprint, Millis, OrderLine, Sku, WarehouseCode};
+use events::{Currency, Destination, Fingerprint, Millis, OrderId, OrderLine, Sku, WarehouseCode};
 use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -14,6 +14,9 @@ use uuid::Uuid;
 #[derive(Serialize)]
 struct Order<'a> {
     attributes: &'a BTreeMap<CompactString, CompactString>,
+    // Left out where it is not asked for, so that the digests of other orders stay as they were.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    await_confirmation: bool,
     currency: &'a Currency,
     customer_id: Option<&'a str>,
     destination: Address<'a>,
@@ -39,6 +42,13 @@ struct Line<'a> {
 }
 
 #[derive(Serialize)]
+struct Change<'a> {
+    kind: &'a str,
+    order_id: OrderId,
+    reason: &'a str,
+}
+
+#[derive(Serialize)]
 struct Receipt<'a> {
     pieces: &'a BTreeMap<Sku, i32>,
     warehouse: &'a WarehouseCode,
@@ -59,6 +69,7 @@ pub(crate) fn order(
     lines: &[OrderLine],
     ordered_at: Millis,
     attributes: &BTreeMap<CompactString, CompactString>,
+    await_confirmation: bool,
 ) -> Fingerprint {
     let address = Address {
         city: &destination.city,
@@ -67,11 +78,23 @@ pub(crate) fn order(
         postcode: &destination.postcode,
         street: &destination.street,
     };
-    digest(&Order { attributes, currency, customer_id, destination: address, lines, ordered_at })
+    digest(&Order {
+        attributes,
+        await_confirmation,
+        currency,
+        customer_id,
+        destination: address,
+        lines,
+        ordered_at,
+    })
 }
 
 pub(crate) fn receipt(warehouse: &WarehouseCode, pieces: &BTreeMap<Sku, i32>) -> Fingerprint {
     digest(&Receipt { pieces, warehouse })
+}
+
+pub(crate) fn change(kind: &str, order_id: OrderId, reason: &str) -> Fingerprint {
+    digest(&Change { kind, order_id, reason })
 }
 
 fn digest(canonical: &impl Serialize) -> Fingerprint {

@@ -50,8 +50,10 @@ where
     let fingerprint = order.fingerprint();
     let click = (&*app.recent, order_id.0, &merchant, fingerprint);
     let answer = settle(app, click, 1, |app, outcome| {
-        let record: Record =
-            order.placed(order_id, (*merchant).clone(), key.clone(), fingerprint).into();
+        let merchant = (*merchant).clone();
+        let record: Record = order
+            .placed(order_id, merchant, key.clone(), fingerprint, app.reservation_ms)
+            .into();
         let payload = app.codec.to_bytes(&record);
         let key = order_id.as_bytes().to_vec();
         app.publisher.publish(&[Outgoing { target: Target::Orders, key, payload }], outcome);

@@ -42,15 +42,18 @@ pub enum Target {
     Orders,
     /// `stock`.
     Stock,
+    /// `order-outcomes`.
+    Outcomes,
 }
 
 impl Target {
-    const ALL: [Self; 2] = [Self::Orders, Self::Stock];
+    const ALL: [Self; 3] = [Self::Orders, Self::Stock, Self::Outcomes];
 
     fn topic(self) -> &'static str {
         match self {
             Self::Orders => topics::ORDERS.name,
             Self::Stock => topics::STOCK.name,
+            Self::Outcomes => topics::ORDER_OUTCOMES.name,
         }
     }
 }
@@ -225,6 +228,7 @@ impl Shared {
         match record.target {
             Target::Orders => partition,
             Target::Stock => partitions + partition,
+            Target::Outcomes => 2 * partitions + partition,
         }
     }
 

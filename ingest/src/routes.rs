@@ -16,9 +16,10 @@ use wire::operator::Readiness;
 use wire::telemetry::{HTTP_REQUESTS, HTTP_SECONDS};
 
 use crate::app::App;
+use crate::changes::Change;
 use crate::problem::{self, Code, Problem};
 use crate::request::Request;
-use crate::{orders, stock, tracking};
+use crate::{changes, orders, stock, tracking};
 
 /// Set once Kafka and the registry were reached; until then the API answers 503.
 pub(crate) type Slot = Arc<OnceLock<App>>;
@@ -36,6 +37,16 @@ where
             ("/v1/orders/{id}", tracking::show(app, request, id).await)
         }
         (["v1", "orders", _], _) => ("/v1/orders/{id}", only("GET")),
+        (["v1", "orders", id, "cancel"], &Method::POST) => (
+            "/v1/orders/{id}/cancel",
+            changes::request(app, request, id, Change::Cancel).await,
+        ),
+        (["v1", "orders", _, "cancel"], _) => ("/v1/orders/{id}/cancel", only("POST")),
+        (["v1", "orders", id, "confirm"], &Method::POST) => (
+            "/v1/orders/{id}/confirm",
+            changes::request(app, request, id, Change::Confirm).await,
+        ),
+        (["v1", "orders", _, "confirm"], _) => ("/v1/orders/{id}/confirm", only("POST")),
         (["v1", "stock", "receipts"], &Method::POST) => {
             ("/v1/stock/receipts", stock::receive(app, request).await)
         }

@@ -34,6 +34,7 @@ pub struct Order {
     total_minor: i64,
     ordered_at: Millis,
     attributes: BTreeMap<CompactString, CompactString>,
+    await_confirmation: bool,
 }
 
 impl Order {
@@ -46,16 +47,18 @@ impl Order {
             &self.lines,
             self.ordered_at,
             &self.attributes,
+            self.await_confirmation,
         )
     }
 
-    /// The record of this order.
+    /// The record of this order; one that awaits a confirmation is held for `reservation_ms`.
     pub fn placed(
         self,
         order_id: OrderId,
         merchant: Merchant,
         idempotency_key: CompactString,
         fingerprint: Fingerprint,
+        reservation_ms: i64,
     ) -> OrderPlaced {
         OrderPlaced {
             order_id,
@@ -69,6 +72,7 @@ impl Order {
             total_minor: self.total_minor,
             ordered_at: self.ordered_at,
             attributes: self.attributes,
+            confirm_within_ms: if self.await_confirmation { reservation_ms } else { 0 },
         }
     }
 }
@@ -96,7 +100,15 @@ impl Receipt {
 pub fn order(body: &Value) -> Result<Order, Vec<Fault>> {
     let mut faults = Faults::default();
     let at = Pointer::root();
-    let known = ["customer_id", "currency", "destination", "lines", "ordered_at", "attributes"];
+    let known = [
+        "customer_id",
+        "currency",
+        "destination",
+        "lines",
+        "ordered_at",
+        "attributes",
+        "await_confirmation",
+    ];
     let Some(object) = faults.object(&at, body, &known) else { return Err(faults.list) };
     let customer_id = match object.get("customer_id") {
         None | Some(Value::Null) => None,
@@ -110,6 +122,14 @@ pub fn order(body: &Value) -> Result<Order, Vec<Fault>> {
     let total_minor = lines.as_ref().and_then(|lines| total(&mut faults, &at, lines));
     let ordered_at = moment(&mut faults, &at.child("ordered_at"), object.get("ordered_at"));
     let attributes = attributes(&mut faults, &at.child("attributes"), object.get("attributes"));
+    let await_confirmation = match object.get("await_confirmation") {
+        None | Some(Value::Null) => false,
+        Some(Value::Bool(flag)) => *flag,
+        Some(_) => {
+            faults.add(&at.child("await_confirmation"), "must be true or false");
+            false
+        }
+    };
     match (currency, destination, lines, total_minor, ordered_at) {
         (Some(currency), Some(destination), Some(lines), Some(total_minor), Some(ordered_at))
             if faults.list.is_empty() =>
@@ -122,6 +142,7 @@ pub fn order(body: &Value) -> Result<Order, Vec<Fault>> {
                 total_minor,
                 ordered_at,
                 attributes,
+                await_confirmation,
             })
         }
         _ => Err(faults.list),

@@ -19,6 +19,7 @@ async fn the_api_keeps_its_contract() -> Result<()> {
     conflicts(&world).await?;
     receipts(&world).await?;
     states(&world).await?;
+    changes(&world).await?;
     revocation(&world).await?;
     shutdown(&world).await
 }
@@ -82,6 +83,8 @@ async fn refusals(world: &World) -> Result<()> {
         ),
         post("/v1/stock/A", &all, "", 405, "method_not_allowed"),
         call(Method::GET, orders, 405, "method_not_allowed"),
+        call(Method::GET, "/v1/orders/1/cancel", 405, "method_not_allowed"),
+        post("/v1/orders/no-uuid/cancel", &all, "{}", 404, "order_not_found"),
         call(Method::GET, receipts, 405, "method_not_allowed"),
         call(Method::DELETE, "/v1/orders/1", 405, "method_not_allowed"),
         call(Method::GET, "/v2/orders", 404, "not_found"),
@@ -295,6 +298,54 @@ async fn states(world: &World) -> Result<()> {
     let sums = ["on_hand", "reserved", "allocated", "available"];
     assert_eq!(sums.map(|sum| stock.body[sum].as_i64()), [15, 7, 1, 7].map(Some), "{stock:?}");
     assert_eq!(stock.body["warehouses"][0]["available"], 7);
+    Ok(())
+}
+
+/// Cancels and confirmations: recorded once per key, of one's own orders, while there is time.
+async fn changes(world: &World) -> Result<()> {
+    let id = world.order(0, "to be cancelled").await?.order_id();
+    let path = format!("/v1/orders/{id}/cancel");
+    let reason = json!({"reason": "changed my mind"});
+    let accepted = world.post(0, &path, "c1", &reason).await?;
+    assert_eq!(accepted.status, 202, "{accepted:?}");
+    assert_eq!(
+        accepted.body,
+        json!({"order_id": id, "status": "cancel_requested", "status_url": format!("/v1/orders/{id}")})
+    );
+    let again = world.post(0, &path, "c1", &reason).await?;
+    assert_eq!((again.status, again.replayed()), (202, true), "{again:?}");
+    let other = world.post(0, &path, "c1", &json!({})).await?;
+    assert_eq!((other.status, other.code()), (422, "idempotency_key_conflict"));
+    let confirmed = world.post(0, &format!("/v1/orders/{id}/confirm"), "c1", &json!({})).await?;
+    assert_eq!((confirmed.status, &confirmed.body["status"]), (202, &json!("confirm_requested")));
+    let records = world.records("order-outcomes")?;
+    let [Record::CancelRequested(cancel), Record::OrderConfirmed(confirm)] = records.as_slice()
+    else {
+        panic!("{records:?}")
+    };
+    assert_eq!((cancel.order_id.to_string(), cancel.reason.as_str()), (id.clone(), "changed my mind"));
+    assert_eq!((confirm.order_id.to_string(), confirm.merchant.as_str()), (id.clone(), "shop"));
+    let foreign = world.http.post(world.url(0, &path)).bearer_auth(&world.other);
+    let foreign = answer(foreign.header("idempotency-key", "c2").json(&json!({}))).await?;
+    assert_eq!((foreign.status, foreign.code()), (404, "order_not_found"));
+    let unknown = "/v1/orders/00000000-0000-4000-8000-000000000000/cancel";
+    let unknown = world.post(0, unknown, "c3", &json!({})).await?;
+    assert_eq!((unknown.status, unknown.code()), (404, "order_not_found"));
+    // What the sinks have seen end is not asked to change.
+    for (status, expected) in [("shipped", 409), ("cancelled", 202), ("routed", 202)] {
+        let id = world.order(0, status).await?.order_id();
+        database(&world.stack)
+            .await?
+            .batch_execute(&format!(
+                "INSERT INTO orders VALUES ('{id}', '2026-11-27T09:00:00Z', 'shop', '{status}', '', 3, 1,
+                 1, 'GBP', 3564, 1, NULL, '2010-12-01T08:26:00Z', '2026-11-27T09:00:02Z', NULL, NULL);"
+            ))
+            .await?;
+        let path = format!("/v1/orders/{id}/cancel");
+        let answer = world.post(0, &path, status, &json!({})).await?;
+        assert_eq!(answer.status, expected, "{status}: {answer:?}");
+    }
+    assert_eq!(world.records("order-outcomes")?.len(), 4);
     Ok(())
 }
 

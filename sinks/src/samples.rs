@@ -35,6 +35,7 @@ pub(crate) fn status(key: &str, version: i32) -> OrderStatusChanged {
         total_minor: 3060,
         ordered_at: Millis(1_291_191_960_000),
         attributes: [("gift".into(), "yes".into())].into(),
+        confirm_within_ms: 0,
     };
     let consignment = Consignment {
         courier: CourierCode::parse("swift").expect("legal"),

@@ -23,6 +23,7 @@ fn order() -> OrderPlaced {
         total_minor: 1530,
         ordered_at: Millis(1_291_191_960_000),
         attributes: [("gift".into(), "yes".into())].into(),
+        confirm_within_ms: 900_000,
     }
 }
 
@@ -130,9 +131,9 @@ fn samples() -> Vec<Record> {
         CourierAnswered {
             order_id,
             accepted_at,
-            lane,
+            lane: lane.clone(),
             attempt: 1,
-            courier,
+            courier: courier.clone(),
             call: CourierCall::Book,
             outcome: CallOutcome::TimedOut,
             detail: "no answer in 1000 ms".into(),
@@ -164,7 +165,7 @@ fn samples() -> Vec<Record> {
         }
         .into(),
         StockLevelChanged {
-            merchant,
+            merchant: merchant.clone(),
             sku,
             warehouse,
             version: 12,
@@ -174,6 +175,29 @@ fn samples() -> Vec<Record> {
             changed_at: Millis(5),
         }
         .into(),
+        CancelRequested {
+            order_id,
+            merchant: merchant.clone(),
+            request_id: RequestId::derive("cancel", &merchant, "c1"),
+            reason: "changed my mind".into(),
+        }
+        .into(),
+        OrderConfirmed {
+            order_id,
+            merchant: merchant.clone(),
+            request_id: RequestId::derive("confirm", &merchant, "c1"),
+        }
+        .into(),
+        VoidConsignment {
+            order_id,
+            accepted_at,
+            merchant,
+            lane,
+            courier: Some(courier),
+            attempt: 1,
+        }
+        .into(),
+        ConfirmationTimedOut { order_id, accepted_at }.into(),
     ]
 }
 

@@ -38,6 +38,24 @@ pub struct BookConsignment {
     pub destination: Destination,
 }
 
+/// Command: no courier shall carry this order any more. Without a courier it is answered by
+/// [`ConsignmentFailed`], unless an answer is under way already; with one it has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VoidConsignment {
+    /// The order.
+    pub order_id: OrderId,
+    /// With the id, the order's identity.
+    pub accepted_at: Millis,
+    /// The shop.
+    pub merchant: Merchant,
+    /// Record key.
+    pub lane: Lane,
+    /// Who has booked it; `None` while nobody has, as far as the sender knows.
+    pub courier: Option<CourierCode>,
+    /// The attempt that was booked; 0 without a courier.
+    pub attempt: i32,
+}
+
 /// Outcome of one call to a courier company, written by the process that made it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CourierAnswered {

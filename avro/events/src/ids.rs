@@ -149,6 +149,19 @@ impl ReceiptId {
     }
 }
 
+/// A request's id: UUIDv5 of merchant, kind of request and idempotency key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RequestId(pub Uuid);
+
+impl RequestId {
+    /// The id of a request of this kind (`cancel`, `confirm`, …) that this merchant makes under this
+    /// idempotency key.
+    pub fn derive(kind: &str, merchant: &Merchant, idempotency_key: &str) -> Self {
+        Self(derive(kind, merchant, idempotency_key))
+    }
+}
+
 fn derive(kind: &str, merchant: &Merchant, idempotency_key: &str) -> Uuid {
     // A merchant has no '/', so no two pairs share a name.
     Uuid::new_v5(&NAMESPACE, format!("{kind}/{merchant}/{idempotency_key}").as_bytes())

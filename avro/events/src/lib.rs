@@ -19,13 +19,17 @@ pub mod topics;
 pub use codec::{Codec, DecodeError};
 pub use courier::{
     BookConsignment, CallOutcome, Consignment, ConsignmentBooked, ConsignmentFailed,
-    CourierAnswered, CourierCall, CourierListed,
+    CourierAnswered, CourierCall, CourierListed, VoidConsignment,
 };
 pub use ids::{
-    CourierCode, Fingerprint, Lane, Merchant, OrderId, OrderKey, ReceiptId, Sku, WarehouseCode,
+    CourierCode, Fingerprint, Lane, Merchant, OrderId, OrderKey, ReceiptId, RequestId, Sku,
+    WarehouseCode,
 };
 pub use money::Currency;
-pub use order::{Destination, OrderLine, OrderPlaced, OrderRepeated, RepeatKind};
+pub use order::{
+    CancelRequested, ConfirmationTimedOut, Destination, OrderConfirmed, OrderLine, OrderPlaced,
+    OrderRepeated, RepeatKind,
+};
 pub use origin::{ORIGIN_HEADER, Origin};
 pub use record::{Record, RecordType};
 pub use status::{OrderStatus, OrderStatusChanged};

@@ -1,11 +1,11 @@
-//! Topics `orders` and `order-conflicts`: what clients sent.
+//! Topics `orders` and `order-conflicts`, and clients' later requests on `order-outcomes`.
 
 use std::collections::BTreeMap;
 
 use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
-use crate::{Currency, Fingerprint, Merchant, Millis, OrderId, Sku};
+use crate::{Currency, Fingerprint, Merchant, Millis, OrderId, RequestId, Sku};
 
 /// A merchant's order as ingest accepted it; one record per click, the first one counts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +32,10 @@ pub struct OrderPlaced {
     pub ordered_at: Millis,
     /// Free-form, kept as given.
     pub attributes: BTreeMap<CompactString, CompactString>,
+    /// Once reserved, the order waits this long for the customer's confirmation and expires without
+    /// one, milliseconds; 0: it goes on at once.
+    #[serde(default)]
+    pub confirm_within_ms: i64,
 }
 
 /// One line of an order; the same SKU may stand in several.
@@ -93,4 +97,38 @@ pub enum RepeatKind {
     Duplicate,
     /// Another payload.
     Conflict,
+}
+
+/// A request to cancel an order, wherever it stands. May be read before the order itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CancelRequested {
+    /// The order.
+    pub order_id: OrderId,
+    /// The shop; another shop's request changes nothing.
+    pub merchant: Merchant,
+    /// The request.
+    pub request_id: RequestId,
+    /// Why, in the requester's words; empty if it did not say.
+    pub reason: CompactString,
+}
+
+/// An order's time to be confirmed is over. Written by the orders processor to its own inbox, so that a
+/// confirmation that was appended before it counts, however late the processor reads it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfirmationTimedOut {
+    /// The order.
+    pub order_id: OrderId,
+    /// With the id, the order's identity.
+    pub accepted_at: Millis,
+}
+
+/// The customer has confirmed an order that was placed to be held until then.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderConfirmed {
+    /// The order.
+    pub order_id: OrderId,
+    /// The shop; another shop's request changes nothing.
+    pub merchant: Merchant,
+    /// The request.
+    pub request_id: RequestId,
 }

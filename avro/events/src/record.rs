@@ -1,9 +1,10 @@
 //! The closed set of record types: one Avro schema, one registry subject and one Rust type each.
 
 use crate::{
-    AllocateLines, BookConsignment, ConsignmentBooked, ConsignmentFailed, CourierAnswered,
-    CourierListed, LinesRefused, LinesReserved, OrderPlaced, OrderRepeated, OrderStatusChanged,
-    ReleaseLines, ReserveLines, StockLevelChanged, StockReceived,
+    AllocateLines, BookConsignment, CancelRequested, ConfirmationTimedOut, ConsignmentBooked,
+    ConsignmentFailed, CourierAnswered, CourierListed, LinesRefused, LinesReserved, OrderConfirmed,
+    OrderPlaced, OrderRepeated, OrderStatusChanged, ReleaseLines, ReserveLines, StockLevelChanged,
+    StockReceived, VoidConsignment,
 };
 
 macro_rules! records {
@@ -97,6 +98,10 @@ records!(
     ConsignmentFailed,
     OrderStatusChanged,
     StockLevelChanged,
+    CancelRequested,
+    OrderConfirmed,
+    VoidConsignment,
+    ConfirmationTimedOut,
 );
 
 impl RecordType {

@@ -42,6 +42,9 @@ pub const ORDER_OUTCOMES: Topic = Topic {
         RecordType::LinesRefused,
         RecordType::ConsignmentBooked,
         RecordType::ConsignmentFailed,
+        RecordType::CancelRequested,
+        RecordType::OrderConfirmed,
+        RecordType::ConfirmationTimedOut,
     ],
     retention: Retention::Days(7),
 };
@@ -64,6 +67,7 @@ pub const COURIERS: Topic = Topic {
     record_types: &[
         RecordType::CourierListed,
         RecordType::BookConsignment,
+        RecordType::VoidConsignment,
         RecordType::CourierAnswered,
     ],
     retention: Retention::Days(7),

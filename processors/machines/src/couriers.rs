@@ -3,6 +3,9 @@
 //! States of a booking: *calling* (one courier is being asked) → booked, and the row goes; or, when
 //! every courier was tried in vain, *resting* until a new round. A time-out abandons the attempt:
 //! its void is owed, retried until the company confirms, while the next courier is asked at once.
+//! A cancelled order's booking is abandoned or voided likewise.
+
+mod cancel;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -59,8 +62,8 @@ pub struct Booking {
     pub lane: Lane,
     /// The shop.
     pub merchant: Merchant,
-    /// Where to.
-    pub destination: Destination,
+    /// Where to; `None` in a row that only owes voids.
+    pub destination: Option<Destination>,
     /// Number of the attempt being made or made last, from 1.
     pub attempt: i32,
     /// Where the booking stands.
@@ -183,7 +186,7 @@ impl Couriers {
         let booking = Booking {
             lane: command.lane,
             merchant: command.merchant,
-            destination: command.destination,
+            destination: Some(command.destination),
             attempt: 0,
             stage: Stage::Resting(context.now),
             tried: vec![],
@@ -331,12 +334,10 @@ impl Couriers {
 
     fn call_book(&mut self, order: OrderKey, booking: &Booking, fx: &mut Effects) {
         let Stage::Calling(courier) = &booking.stage else { return };
+        let Some(destination) = booking.destination.clone() else { return };
         let Some(company) = self.companies().get(courier) else { return };
         fx.call(Call {
-            kind: CallKind::Book {
-                merchant: booking.merchant.clone(),
-                destination: booking.destination.clone(),
-            },
+            kind: CallKind::Book { merchant: booking.merchant.clone(), destination },
             order,
             lane: booking.lane.clone(),
             attempt: booking.attempt,
@@ -374,6 +375,7 @@ impl Machine for Couriers {
         match record {
             Record::CourierListed(listed) => self.list(listed, effects),
             Record::BookConsignment(command) => self.begin(command, context, effects),
+            Record::VoidConsignment(command) => self.void(command, context, effects),
             Record::CourierAnswered(answer) => self.answered(answer, context, effects),
             other => effects.reject(format!("{} is not for couriers", other.record_type().name())),
         }

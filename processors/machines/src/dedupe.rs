@@ -1,7 +1,9 @@
 //! Dedupe: the guard before the saga. One lookup in the orders table decides first, duplicate or
 //! conflict.
 
-use events::{Fingerprint, Millis, OrderId, OrderPlaced, OrderRepeated, OrderStatus, RepeatKind};
+use events::{
+    Fingerprint, Merchant, Millis, OrderId, OrderPlaced, OrderRepeated, OrderStatus, RepeatKind,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::machine::Source;
@@ -22,6 +24,18 @@ pub struct OrderRow {
     pub body: Option<OrderPlaced>,
     /// How and when it finished.
     pub finished: Option<Finished>,
+    /// The order itself has not been read yet, but a request to cancel it has.
+    #[serde(default)]
+    pub early_cancel: Option<EarlyCancel>,
+}
+
+/// A request to cancel an order that was read before the order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EarlyCancel {
+    /// Who asked for it; another merchant's order is not touched.
+    pub merchant: Merchant,
+    /// When it may be forgotten.
+    pub forget_at: Millis,
 }
 
 /// The marker of a finished order.
@@ -35,7 +49,8 @@ pub struct Finished {
 
 impl Row for OrderRow {
     fn deadline(&self) -> Option<Millis> {
-        self.finished.map(|finished| finished.at.plus(KEY_LIFETIME_MS))
+        let early = self.early_cancel.as_ref().map(|early| early.forget_at);
+        self.finished.map(|finished| finished.at.plus(KEY_LIFETIME_MS)).or(early)
     }
 }
 
@@ -43,7 +58,10 @@ impl Row for OrderRow {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Admission {
     /// The order's first record: the saga begins.
-    First,
+    First {
+        /// A request to cancel it was here before.
+        cancelled: bool,
+    },
     /// A later one: recorded, the order untouched.
     Repeat(OrderRepeated),
 }
@@ -55,10 +73,13 @@ pub fn admit(
     source: Source,
 ) -> Admission {
     let Some(first) = orders.peek(&placed.order_id) else {
-        return Admission::First;
+        return Admission::First { cancelled: false };
     };
+    if let Some(early) = &first.early_cancel {
+        return Admission::First { cancelled: early.merchant == placed.merchant };
+    }
     if planted!(RepeatAdmitted) {
-        return Admission::First;
+        return Admission::First { cancelled: false };
     }
     let kind = if first.fingerprint == placed.fingerprint || planted!(ConflictUnseen) {
         RepeatKind::Duplicate

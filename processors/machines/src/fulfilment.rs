@@ -1,28 +1,30 @@
-//! The saga of an order: reserve every line → book a courier → routed. The only writer of
-//! `order-status`.
+//! The saga of an order: reserve every line → (wait for the customer) → book a courier → routed. The
+//! only writer of `order-status`.
 //!
-//! States: *reserving* (waits for its stock partitions) → *booking* (waits for a courier) →
-//! *routed*; or *rejected* from either, after everything that was reserved is released. Each step is
-//! paired with its compensation: `ReserveLines`/`ReleaseLines`, `BookConsignment`/(void, owed by the
-//! couriers processor). A stock partition receives an order's commands in the order they were
-//! decided, so a release never overtakes its reservation and needs no answer.
+//! States: *reserving* (waits for its stock partitions; *retrying* if pieces were only held by others)
+//! → *awaiting* (only an order that its customer must confirm: expires in time) → *booking* (waits for
+//! a courier) → *routed*; from each of them *rejected*, *expired* or *cancelled*, after everything that
+//! was done is undone. Each step is paired with its compensation: `ReserveLines`/`ReleaseLines`,
+//! `BookConsignment`/`VoidConsignment`. A stock partition receives an order's commands in the order
+//! they were decided, so a release never overtakes its reservation and needs no answer.
+
+mod cancel;
+mod reserve;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use compact_str::CompactString;
 use events::{
-    AllocateLines, BookConsignment, Consignment, ConsignmentBooked, ConsignmentFailed, Currency,
-    Lane, LineRefusal, LinesRefused, LinesReserved, Merchant, Millis, OrderId, OrderPlaced,
-    OrderStatus, OrderStatusChanged, Record, ReleaseLines, ReserveLine, ReserveLines,
-    WarehouseCode, topics,
+    AllocateLines, BookConsignment, Consignment, ConsignmentBooked, ConsignmentFailed, CourierCode,
+    Currency, Destination, Lane, LineRefusal, LinesReserved, Merchant, Millis, OrderId,
+    OrderPlaced, OrderStatus, OrderStatusChanged, Record, WarehouseCode, topics,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::dedupe::{self, Admission, Finished, OrderRow};
 use crate::invariant;
 use crate::machine::{Context, Effects, Machine, Source};
-use crate::planted;
 use crate::table::{AnyTable, Backing, Key, Row, Table, TableId};
 
 /// What changes while an order is served; its body stays in [`OrderRow`].
@@ -40,6 +42,12 @@ pub struct Saga {
     pub attempt: i32,
     /// What every status event repeats.
     pub facts: Facts,
+    /// Who has booked it, and under which attempt.
+    #[serde(default)]
+    pub consignment: Option<(CourierCode, i32)>,
+    /// The customer has confirmed before everything was reserved.
+    #[serde(default)]
+    pub confirmed: bool,
 }
 
 /// Where a saga stands.
@@ -49,11 +57,26 @@ pub enum Stage {
     Reserving {
         /// Not answered yet.
         waiting: Vec<i32>,
+        /// To be asked when those have answered; only from the second attempt on.
+        #[serde(default)]
+        rest: Vec<i32>,
+    },
+    /// Was refused pieces that are only held by others, and will ask again.
+    Retrying {
+        /// When.
+        at: Millis,
+    },
+    /// Waits for the customer's confirmation.
+    Awaiting {
+        /// Expires then.
+        until: Millis,
     },
     /// Waits for a courier.
     Booking,
     /// A courier has it.
     Routed,
+    /// Cancelled, while a courier may have it.
+    Cancelling,
 }
 
 /// What every status event repeats of its order, so that no reader needs to join.
@@ -71,7 +94,15 @@ pub struct Facts {
     pub line_count: i32,
 }
 
-impl Row for Saga {}
+impl Row for Saga {
+    fn deadline(&self) -> Option<Millis> {
+        match self.stage {
+            Stage::Retrying { at } => Some(at),
+            Stage::Awaiting { until } => Some(until),
+            _ => None,
+        }
+    }
+}
 
 /// The orders processor's machine: dedupe, then the saga.
 pub struct Fulfilment {
@@ -95,17 +126,23 @@ impl Fulfilment {
     }
 
     fn place(&mut self, placed: OrderPlaced, source: Source, context: &Context, fx: &mut Effects) {
-        if let Admission::Repeat(repeat) = dedupe::admit(&mut self.orders, &placed, source) {
-            fx.emit(context, topics::ORDER_CONFLICTS.name, placed.order_id.as_bytes(), repeat);
-            return;
-        }
+        let cancelled = match dedupe::admit(&mut self.orders, &placed, source) {
+            Admission::First { cancelled } => cancelled,
+            Admission::Repeat(repeat) => {
+                fx.emit(context, topics::ORDER_CONFLICTS.name, placed.order_id.as_bytes(), repeat);
+                return;
+            }
+        };
         if placed.lines.is_empty() || placed.lines.iter().any(|line| line.quantity <= 0) {
             fx.reject("an order needs lines with positive quantities");
             return;
         }
         let order_id = placed.order_id;
         let accepted_at = source.appended_at;
-        let commands = reservations(&placed, accepted_at, context);
+        let commands = match cancelled {
+            true => BTreeMap::new(),
+            false => reserve::reservations(&placed, accepted_at, context.partitions),
+        };
         let stock_partitions: Vec<i32> = commands.keys().copied().collect();
         let facts = Facts {
             merchant: placed.merchant.clone(),
@@ -117,20 +154,27 @@ impl Fulfilment {
         let mut saga = Saga {
             accepted_at,
             version: 0,
-            stage: Stage::Reserving { waiting: stock_partitions.clone() },
+            stage: Stage::Reserving { waiting: stock_partitions.clone(), rest: vec![] },
             stock_partitions,
             attempt: 1,
             facts,
+            consignment: None,
+            confirmed: false,
         };
         let row = OrderRow {
             accepted_at,
             fingerprint: placed.fingerprint,
             body: Some(placed.clone()),
             finished: None,
+            early_cancel: None,
         };
         self.orders.put(order_id, row);
         let news = News { order: Some(placed), ..News::default() };
         announce(order_id, &mut saga, OrderStatus::Received, news, context, fx);
+        if cancelled {
+            let news = News { reason: "requested".into(), ..News::default() };
+            return self.end(order_id, saga, OrderStatus::Cancelled, news, context, fx);
+        }
         for (partition, command) in commands {
             fx.emit_to(topics::STOCK.name, partition, order_id.as_bytes(), command);
         }
@@ -141,38 +185,44 @@ impl Fulfilment {
         let order_id = answer.order_id;
         // An order that ended meanwhile has sent its release behind this reservation.
         let Some(mut saga) = self.saga(order_id, answer.accepted_at) else { return };
-        let Stage::Reserving { waiting } = &mut saga.stage else { return };
-        waiting.retain(|partition| *partition != answer.stock_partition);
-        if waiting.is_empty() {
-            saga.stage = Stage::Booking;
-            announce(order_id, &mut saga, OrderStatus::Reserved, News::default(), context, fx);
-            self.book(order_id, &saga, context, fx);
+        if answer.attempt != saga.attempt {
+            return;
         }
+        let Stage::Reserving { waiting, rest } = &mut saga.stage else { return };
+        waiting.retain(|partition| *partition != answer.stock_partition);
+        match (waiting.is_empty(), std::mem::take(rest)) {
+            (false, still) => {
+                *rest = still;
+                self.sagas.put(order_id, saga);
+            }
+            (true, rest) if !rest.is_empty() => {
+                self.reserve_next(order_id, saga, rest, context, fx);
+            }
+            _ => self.reserved(order_id, saga, context, fx),
+        }
+    }
+
+    /// Every line is held. An order that its customer has to confirm waits for that.
+    fn reserved(&mut self, order_id: OrderId, mut saga: Saga, context: &Context, fx: &mut Effects) {
+        announce(order_id, &mut saga, OrderStatus::Reserved, News::default(), context, fx);
+        match self.awaited_until(order_id, context.now) {
+            Some(until) if !saga.confirmed => {
+                saga.stage = Stage::Awaiting { until };
+                self.sagas.put(order_id, saga);
+            }
+            _ => self.proceed(order_id, saga, context, fx),
+        }
+    }
+
+    /// What follows once the lines are held and the customer is not awaited.
+    fn proceed(&mut self, order_id: OrderId, mut saga: Saga, context: &Context, fx: &mut Effects) {
+        saga.stage = Stage::Booking;
+        self.book(order_id, &saga, context, fx);
         self.sagas.put(order_id, saga);
     }
 
-    fn lines_refused(&mut self, answer: LinesRefused, context: &Context, fx: &mut Effects) {
-        let order_id = answer.order_id;
-        let Some(mut saga) = self.saga(order_id, answer.accepted_at) else { return };
-        if !matches!(saga.stage, Stage::Reserving { .. }) {
-            fx.reject("a reserved order cannot be refused its lines");
-            return;
-        }
-        // Who refused holds nothing: there is nothing to release.
-        saga.stock_partitions.retain(|partition| *partition != answer.stock_partition);
-        let reason = answer.refusals.iter().map(|refusal| refusal.reason).max();
-        let news = News {
-            reason: reason.map_or("", |reason| reason.as_str()).into(),
-            refusals: answer.refusals,
-            ..News::default()
-        };
-        self.end(order_id, saga, OrderStatus::Rejected, news, context, fx);
-    }
-
     fn book(&mut self, order_id: OrderId, saga: &Saga, context: &Context, fx: &mut Effects) {
-        let body = self.orders.peek(&order_id).and_then(|row| row.body.as_ref());
-        let Some(destination) = body.map(|body| body.destination.clone()) else { return };
-        let lane = Lane::new(&WarehouseCode::MAIN, &destination.country);
+        let Some((lane, destination)) = self.lane(order_id) else { return };
         let command = BookConsignment {
             order_id,
             accepted_at: saga.accepted_at,
@@ -183,18 +233,30 @@ impl Fulfilment {
         fx.emit(context, topics::COURIERS.name, lane.as_str().as_bytes(), command);
     }
 
+    /// The order's lane and where it goes, while its body is kept.
+    fn lane(&mut self, order_id: OrderId) -> Option<(Lane, Destination)> {
+        let destination = self.orders.peek(&order_id)?.body.as_ref()?.destination.clone();
+        Some((Lane::new(&WarehouseCode::MAIN, &destination.country), destination))
+    }
+
     fn booked(&mut self, answer: ConsignmentBooked, context: &Context, fx: &mut Effects) {
         let order_id = answer.order_id;
         let Some(mut saga) = self.saga(order_id, answer.accepted_at) else { return };
         match saga.stage {
             Stage::Booking => {}
             Stage::Routed => return,
-            Stage::Reserving { .. } => {
+            Stage::Cancelling => {
+                let booked = Some((answer.consignment.courier, answer.consignment.attempt));
+                self.cancelled_booking_ended(order_id, &saga, booked, context, fx);
+                return;
+            }
+            Stage::Reserving { .. } | Stage::Retrying { .. } | Stage::Awaiting { .. } => {
                 fx.violations.extend(invariant::booked_while(order_id, false));
                 return;
             }
         }
         saga.stage = Stage::Routed;
+        saga.consignment = Some((answer.consignment.courier.clone(), answer.consignment.attempt));
         let news = News { consignment: Some(answer.consignment), ..News::default() };
         announce(order_id, &mut saga, OrderStatus::Routed, news, context, fx);
         for partition in &saga.stock_partitions {
@@ -211,9 +273,15 @@ impl Fulfilment {
 
     fn booking_failed(&mut self, answer: &ConsignmentFailed, context: &Context, fx: &mut Effects) {
         let Some(saga) = self.saga(answer.order_id, answer.accepted_at) else { return };
-        if saga.stage == Stage::Booking {
-            let news = News { reason: "no_courier".into(), ..News::default() };
-            self.end(answer.order_id, saga, OrderStatus::Rejected, news, context, fx);
+        match saga.stage {
+            Stage::Booking => {
+                let news = News { reason: "no_courier".into(), ..News::default() };
+                self.end(answer.order_id, saga, OrderStatus::Rejected, news, context, fx);
+            }
+            Stage::Cancelling => {
+                self.cancelled_booking_ended(answer.order_id, &saga, None, context, fx);
+            }
+            _ => {}
         }
     }
 
@@ -227,19 +295,16 @@ impl Fulfilment {
         context: &Context,
         fx: &mut Effects,
     ) {
-        for partition in saga.stock_partitions.iter().filter(|_| !planted!(HoldNotReleased)) {
-            let command = ReleaseLines {
-                order_id,
-                accepted_at: saga.accepted_at,
-                merchant: saga.facts.merchant.clone(),
-                attempt: saga.attempt,
-            };
-            fx.emit_to(topics::STOCK.name, *partition, order_id.as_bytes(), command);
-        }
+        reserve::release(&saga, order_id, fx);
         announce(order_id, &mut saga, status, news, context, fx);
+        self.close(order_id, status, context.now);
+    }
+
+    /// Nothing is left to be done: only the marker stays.
+    fn close(&mut self, order_id: OrderId, status: OrderStatus, at: Millis) {
         if let Some(mut row) = self.orders.get(&order_id) {
             row.body = None;
-            row.finished = Some(Finished { status, at: context.now });
+            row.finished = Some(Finished { status, at });
             self.orders.put(order_id, row);
         }
         self.sagas.remove(order_id);
@@ -248,30 +313,6 @@ impl Fulfilment {
     fn saga(&mut self, order_id: OrderId, accepted_at: Millis) -> Option<Saga> {
         self.sagas.get(&order_id).filter(|saga| saga.accepted_at == accepted_at)
     }
-}
-
-/// One `ReserveLines` per stock partition that owns a SKU of the order.
-fn reservations(
-    placed: &OrderPlaced,
-    accepted_at: Millis,
-    context: &Context,
-) -> BTreeMap<i32, ReserveLines> {
-    let mut commands = BTreeMap::new();
-    for line in &placed.lines {
-        let key = topics::stock_key(&placed.merchant, &line.sku);
-        let partition = topics::partition_for(key.as_bytes(), context.partitions);
-        let command = commands.entry(partition).or_insert_with(|| ReserveLines {
-            order_id: placed.order_id,
-            accepted_at,
-            merchant: placed.merchant.clone(),
-            attempt: 1,
-            warehouses: vec![WarehouseCode::MAIN],
-            lines: vec![],
-        });
-        let (sku, quantity) = (line.sku.clone(), line.quantity);
-        command.lines.push(ReserveLine { line: line.line, sku, quantity });
-    }
-    commands
 }
 
 fn announce(
@@ -308,14 +349,21 @@ impl Machine for Fulfilment {
             Record::OrderPlaced(placed) => self.place(placed, source, context, effects),
             Record::LinesReserved(answer) => self.lines_reserved(&answer, context, effects),
             Record::LinesRefused(answer) => self.lines_refused(answer, context, effects),
+            Record::CancelRequested(request) => self.cancel(request, context, effects),
+            Record::OrderConfirmed(request) => self.confirm(&request, context, effects),
+            Record::ConfirmationTimedOut(over) => self.expire(&over, context, effects),
             Record::ConsignmentBooked(answer) => self.booked(answer, context, effects),
             Record::ConsignmentFailed(answer) => self.booking_failed(&answer, context, effects),
             other => effects.reject(format!("{} is not for orders", other.record_type().name())),
         }
     }
 
-    fn fire(&mut self, table: TableId, key: &[u8], context: &Context, _effects: &mut Effects) {
-        if table == self.orders.id()
+    fn fire(&mut self, table: TableId, key: &[u8], context: &Context, effects: &mut Effects) {
+        if table == self.sagas.id() {
+            if let Some(order_id) = OrderId::from_bytes(key) {
+                self.saga_due(order_id, context, effects);
+            }
+        } else if table == self.orders.id()
             && let Some(order_id) = OrderId::from_bytes(key)
             && let Some(row) = self.orders.peek(&order_id)
             && row.deadline().is_some_and(|at| at <= context.now)
@@ -332,3 +380,7 @@ impl Machine for Fulfilment {
 #[cfg(test)]
 #[path = "fulfilment_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "fulfilment/ways_out_tests.rs"]
+mod ways_out_tests;

@@ -3,7 +3,7 @@
 use super::*;
 use crate::machine::Effect;
 use crate::table::memory::Memory;
-use events::{Destination, Fingerprint, OrderLine, RefusalReason, Sku};
+use events::{Destination, Fingerprint, LinesRefused, OrderLine, RefusalReason, Sku};
 
 const PARTITIONS: i32 = 4;
 const ACCEPTED: Millis = Millis(1_000);
@@ -43,6 +43,7 @@ fn placed() -> Saga {
         total_minor: 200,
         ordered_at: Millis(1),
         attributes: BTreeMap::new(),
+        confirm_within_ms: 0,
     };
     let order_id = order.order_id;
     let mut partitions = vec![home(&skus[0]), home(second)];

@@ -55,6 +55,12 @@ bugs!(
     VoidNotOwed,
     /// The answer to an abandoned attempt counts.
     AbandonedAnswerCounts,
+    /// A cancelled order's consignment is not voided.
+    CancelNotVoided,
+    /// A request to cancel that is read before its order is forgotten.
+    EarlyCancelLost,
+    /// An order whose time is over goes on waiting for its customer.
+    ExpiryIgnored,
     /// Tracking's transaction guards neither versions nor its offset.
     SinkWithoutGuards,
     /// Reports' blocks have a new token at each try.

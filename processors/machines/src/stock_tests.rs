@@ -7,7 +7,11 @@ use expect_test::{Expect, expect};
 use super::*;
 use crate::machine::Effect;
 use crate::table::memory::Memory;
-use events::{OrderId, ReceiptId};
+use events::{
+    AllocateLines, Fingerprint, LineRefusal, Merchant, Millis, OrderId, ReceiptId, ReleaseLines,
+    ReserveLine, ReserveLines, Sku, StockReceived, WarehouseCode,
+};
+use rows::RECEIPT_KEPT_MS;
 
 const CONTEXT: Context = Context { now: Millis(1_000), partition: 0, partitions: 1 };
 
@@ -17,12 +21,14 @@ fn order(name: &str) -> OrderKey {
 }
 
 /// One line of a script: `receive <receipt> <sku> <pieces> [<body, 1 by default>]`, `reserve <order> <sku> <pieces>…`,
-/// `release <order>`, `allocate <order>`.
+/// `release <order>`, `allocate <order>`; `<order>/<attempt>` for another attempt than the first.
 fn command(line: &str) -> Record {
     let words: Vec<&str> = line.split_whitespace().collect();
     let merchant = Merchant::parse("shop").unwrap();
     let warehouse = WarehouseCode::parse("main").unwrap();
-    let OrderKey { order_id, accepted_at } = order(words[1]);
+    let (name, attempt) = words[1].split_once('/').unwrap_or((words[1], "1"));
+    let attempt = attempt.parse().unwrap();
+    let OrderKey { order_id, accepted_at } = order(name);
     match words[0] {
         "receive" => StockReceived {
             receipt_id: ReceiptId::derive(&merchant, words[1]),
@@ -42,10 +48,10 @@ fn command(line: &str) -> Record {
                 quantity: pair[1].parse().unwrap(),
             });
             let (lines, warehouses) = (lines.collect(), vec![warehouse]);
-            ReserveLines { order_id, accepted_at, merchant, attempt: 1, warehouses, lines }.into()
+            ReserveLines { order_id, accepted_at, merchant, attempt, warehouses, lines }.into()
         }
-        "release" => ReleaseLines { order_id, accepted_at, merchant, attempt: 1 }.into(),
-        "allocate" => AllocateLines { order_id, accepted_at, merchant, attempt: 1 }.into(),
+        "release" => ReleaseLines { order_id, accepted_at, merchant, attempt }.into(),
+        "allocate" => AllocateLines { order_id, accepted_at, merchant, attempt }.into(),
         other => panic!("no such command: {other}"),
     }
 }
@@ -209,6 +215,53 @@ fn a_release_that_overtakes_its_reservation_is_remembered() {
     );
 }
 
+/// Cancelled after a courier had taken it: the pieces are free again.
+#[test]
+fn a_release_also_gives_back_what_is_allocated() {
+    check(
+        "receive r1 A 5
+         reserve o1 A 5
+         allocate o1
+         release o1
+         release o1
+         allocate o1
+         reserve o2 A 5",
+        expect![[r#"
+            receive r1 A 5 -> 
+            reserve o1 A 5 -> reserved
+            allocate o1 -> 
+            release o1 -> 
+            release o1 -> 
+            allocate o1 -> rejected: nothing is reserved that could be allocated
+            reserve o2 A 5 -> reserved
+            A: on hand 5 reserved 5 allocated 0
+        "#]],
+    );
+}
+
+#[test]
+fn a_new_attempt_reserves_behind_the_release_of_the_last_and_an_old_release_changes_nothing() {
+    check(
+        "receive r1 A 5
+         reserve o1 A 2
+         release o1
+         reserve o1/2 A 3
+         release o1
+         reserve o1 A 2
+         reserve o1/2 A 3",
+        expect![[r#"
+            receive r1 A 5 -> 
+            reserve o1 A 2 -> reserved
+            release o1 -> 
+            reserve o1/2 A 3 -> reserved
+            release o1 -> 
+            reserve o1 A 2 -> reserved
+            reserve o1/2 A 3 -> reserved
+            A: on hand 5 reserved 3 allocated 0
+        "#]],
+    );
+}
+
 #[test]
 fn refusals_say_whether_waiting_helps() {
     check(
@@ -217,8 +270,7 @@ fn refusals_say_whether_waiting_helps() {
          reserve o2 A 1
          allocate o1
          reserve o3 A 1
-         reserve o4 C 1
-         release o1",
+         reserve o4 C 1",
         expect![[r#"
             receive r1 A 5 -> 
             reserve o1 A 5 -> reserved
@@ -226,7 +278,6 @@ fn refusals_say_whether_waiting_helps() {
             allocate o1 -> 
             reserve o3 A 1 -> refused: A wants 1 has 0 sold_out
             reserve o4 C 1 -> refused: C wants 1 has 0 unknown_sku
-            release o1 -> rejected: an allocated hold cannot be released
             A: on hand 5 reserved 0 allocated 5
         "#]],
     );

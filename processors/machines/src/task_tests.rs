@@ -54,6 +54,7 @@ fn placed(key: &str) -> OrderPlaced {
         total_minor: 100,
         ordered_at: Millis(1),
         attributes: Default::default(),
+        confirm_within_ms: 0,
     }
 }
 

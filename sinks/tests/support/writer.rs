@@ -133,6 +133,7 @@ pub(crate) fn body(prefix: &str, n: u32) -> OrderPlaced {
         lines,
         ordered_at: Millis(1_291_191_960_000 + i64::from(n)),
         attributes: [("channel".into(), "web".into())].into(),
+        confirm_within_ms: 0,
     }
 }
 

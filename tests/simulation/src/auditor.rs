@@ -5,14 +5,18 @@ mod money;
 mod orders;
 mod state;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use events::{OrderKey, OrderPlaced, OrderStatusChanged, Record, StockReceived, topics};
+use events::{
+    Millis, OrderId, OrderKey, OrderPlaced, OrderStatus, OrderStatusChanged, Record, StockReceived,
+    topics,
+};
 
 use crate::kafka::log::Entry;
 use crate::world::World;
 
 /// What the logs say, decoded.
+#[derive(Default)]
 struct Evidence {
     /// Orders as they were written: partition, entry, order.
     placed: Vec<(u8, Entry, OrderPlaced)>,
@@ -20,6 +24,10 @@ struct Evidence {
     statuses: BTreeMap<OrderKey, Vec<OrderStatusChanged>>,
     /// Receipts as they were written.
     receipts: Vec<StockReceived>,
+    /// Orders that somebody asked to cancel.
+    cancels: BTreeSet<OrderId>,
+    /// Orders that were confirmed, and when first.
+    confirms: BTreeMap<OrderId, Millis>,
 }
 
 /// Everything that is untrue.
@@ -36,7 +44,7 @@ pub fn audit(world: &World) -> Vec<String> {
 }
 
 fn gather(world: &World, faults: &mut Vec<String>) -> Evidence {
-    let mut evidence = Evidence { placed: vec![], statuses: BTreeMap::new(), receipts: vec![] };
+    let mut evidence = Evidence::default();
     let mut poison = 0;
     for (tp, entry, record) in records(world, topics::ORDERS.name, &mut poison) {
         if let Record::OrderPlaced(placed) = record {
@@ -53,6 +61,18 @@ fn gather(world: &World, faults: &mut Vec<String>) -> Evidence {
     for (_, _, record) in records(world, topics::STOCK.name, &mut unreadable) {
         if let Record::StockReceived(receipt) = record {
             evidence.receipts.push(receipt);
+        }
+    }
+    for (_, entry, record) in records(world, topics::ORDER_OUTCOMES.name, &mut unreadable) {
+        match record {
+            Record::CancelRequested(request) => {
+                evidence.cancels.insert(request.order_id);
+            }
+            Record::OrderConfirmed(request) => {
+                let at = evidence.confirms.entry(request.order_id).or_insert(entry.at);
+                *at = entry.at.min(*at);
+            }
+            _ => {}
         }
     }
     if unreadable > 0 {
@@ -91,6 +111,21 @@ pub fn cover(world: &mut World) {
                 Record::OrderRepeated(repeated) => format!("saga: {:?}", repeated.kind),
                 Record::ConsignmentBooked(booked) if booked.consignment.attempt > 1 => {
                     "saga: ConsignmentBooked after failover".into()
+                }
+                Record::VoidConsignment(void) if void.courier.is_some() => {
+                    "saga: VoidConsignment, of a booked one".into()
+                }
+                Record::ReserveLines(command) if command.attempt > 1 => {
+                    "saga: ReserveLines, again".into()
+                }
+                Record::LinesReserved(answer) if answer.attempt > 1 => {
+                    "saga: reserved, at a later attempt".into()
+                }
+                Record::OrderStatusChanged(changed)
+                    if changed.status == OrderStatus::Cancelled && changed.version != 3 =>
+                {
+                    let early = changed.version == 2;
+                    format!("saga: cancelled {}", if early { "early" } else { "when routed" })
                 }
                 other => format!("saga: {}", other.record_type().name()),
             };

@@ -1,9 +1,10 @@
 //! A seed's orders: click storms, other payloads under the same key, hot SKUs, long orders, stock
-//! that does not suffice, receipts that are posted twice.
+//! that does not suffice, receipts that are posted twice, orders that wait for a confirmation, cancels
+//! at every moment.
 
 use events::{
-    Currency, Destination, Fingerprint, Merchant, Millis, OrderId, OrderLine, OrderPlaced,
-    ReceiptId, Sku, StockReceived, WarehouseCode,
+    CancelRequested, Currency, Destination, Fingerprint, Merchant, Millis, OrderConfirmed, OrderId,
+    OrderLine, OrderPlaced, ReceiptId, RequestId, Sku, StockReceived, WarehouseCode,
 };
 
 use crate::chance::Chance;
@@ -21,6 +22,10 @@ pub enum Sent {
     Order(OrderPlaced),
     /// A stock receipt.
     Receipt(StockReceived),
+    /// A request to cancel an order; may come before the order.
+    Cancel(CancelRequested),
+    /// A customer's confirmation.
+    Confirm(OrderConfirmed),
     /// Bytes that are no record.
     Poison(Vec<u8>),
 }
@@ -47,6 +52,7 @@ pub fn clicks(chance: &mut Chance, orders: u64, span: u64) -> Vec<Click> {
         if chance.per_mille(200) {
             storm(chance, &mut clicks, at, &order);
         }
+        later(chance, &mut clicks, at, &order);
         clicks.push(Click { at, sent: Sent::Order(order) });
     }
     for number in 0..chance.below(3) {
@@ -67,6 +73,31 @@ fn storm(chance: &mut Chance, clicks: &mut Vec<Click>, at: u64, order: &OrderPla
         }
         let later = *chance.pick(&[0, 2_000, 50_000, 2_000_000]);
         clicks.push(Click { at: at + chance.below(later + 1), sent: Sent::Order(again) });
+    }
+}
+
+/// What follows an order: its confirmation, in time or not; a cancel, perhaps before the order.
+fn later(chance: &mut Chance, clicks: &mut Vec<Click>, at: u64, order: &OrderPlaced) {
+    let (order_id, merchant) = (order.order_id, order.merchant.clone());
+    if order.confirm_within_ms > 0 && chance.per_mille(650) {
+        let request_id = RequestId::derive("confirm", &merchant, &order.idempotency_key);
+        let sent =
+            Sent::Confirm(OrderConfirmed { order_id, merchant: merchant.clone(), request_id });
+        for _ in 0..chance.between(1, 2) {
+            clicks.push(Click { at: at + chance.below(4_000_000), sent: sent.clone() });
+        }
+    }
+    if chance.per_mille(120) {
+        let request_id = RequestId::derive("cancel", &merchant, &order.idempotency_key);
+        let reason = "changed my mind".into();
+        let sent = Sent::Cancel(CancelRequested { order_id, merchant, request_id, reason });
+        let most = *chance.pick(&[0, 20_000, 200_000, 1_000_000, 5_000_000]);
+        for _ in 0..chance.between(1, 2) {
+            let after = chance.below(most + 1);
+            let early = chance.per_mille(100);
+            let at = if early { at.saturating_sub(after) } else { at + after };
+            clicks.push(Click { at, sent: sent.clone() });
+        }
     }
 }
 
@@ -104,6 +135,10 @@ fn order(chance: &mut Chance, shop: &Merchant, key: &str, long: bool) -> OrderPl
         lines,
         ordered_at: Millis(1),
         attributes: [].into(),
+        confirm_within_ms: match chance.per_mille(120) {
+            true => i64::try_from(chance.between(200, 4_000)).expect("seconds"),
+            false => 0,
+        },
     }
 }
 

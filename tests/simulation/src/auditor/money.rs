@@ -66,7 +66,8 @@ pub(super) fn stock(world: &World, evidence: &Evidence, faults: &mut Vec<String>
     }
 }
 
-/// AU-9: every routed order has the one live consignment that it was told of, nobody else has any.
+/// AU-9: every order that is routed and not cancelled has the one live consignment that it was told of,
+/// nobody else has any.
 pub(super) fn consignments(world: &World, evidence: &Evidence, faults: &mut Vec<String>) {
     let mut live = BTreeMap::<OrderKey, Vec<(String, String, i64)>>::new();
     for company in &world.companies {
@@ -78,8 +79,10 @@ pub(super) fn consignments(world: &World, evidence: &Evidence, faults: &mut Vec<
     }
     for (order, chain) in &evidence.statuses {
         let at_companies = live.remove(order).unwrap_or_default();
+        let cancelled = chain.last().is_some_and(|last| last.status == OrderStatus::Cancelled);
         let told: Vec<_> = chain
             .iter()
+            .filter(|_| !cancelled)
             .filter_map(|changed| changed.consignment.as_ref())
             .map(|c| (c.courier.to_string(), c.consignment_id.to_string(), c.price_minor))
             .collect();

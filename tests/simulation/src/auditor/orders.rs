@@ -2,11 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use events::{OrderKey, OrderStatus, OrderStatusChanged, Record, RepeatKind, topics};
+use events::{OrderKey, OrderPlaced, OrderStatus, OrderStatusChanged, Record, RepeatKind, topics};
 
 use super::{Evidence, records};
 use crate::kafka::log::Header;
 use crate::world::World;
+
+/// Most that a process's clock is ahead of the brokers', and a little more.
+const SKEW_MS: i64 = 200;
 
 pub(super) fn check(world: &World, evidence: &Evidence, faults: &mut Vec<String>) {
     let mut firsts = BTreeMap::new();
@@ -39,6 +42,7 @@ pub(super) fn check(world: &World, evidence: &Evidence, faults: &mut Vec<String>
             faults.push(format!("{fault}: order {order_id} [{}]", seen.join(", ")));
             continue;
         }
+        check_requests(world, evidence, placed, chain, faults);
         if chain[0].order.as_ref() != Some(*placed) {
             faults.push(format!("AU-4 order {order_id} was received with another body"));
         }
@@ -66,13 +70,49 @@ fn chain_fault(chain: &[OrderStatusChanged]) -> Option<&'static str> {
         return Some("AU-3 versions are not 1, 2, … once each");
     }
     let statuses: Vec<OrderStatus> = chain.iter().map(|changed| changed.status).collect();
-    use OrderStatus::{Received, Rejected, Reserved, Routed};
+    use OrderStatus::{Cancelled, Expired, Received, Rejected, Reserved, Routed};
     match statuses.as_slice() {
-        [Received, Reserved, Routed] | [Received, Reserved, Rejected] | [Received, Rejected] => {
-            None
-        }
+        [Received, Rejected | Cancelled]
+        | [Received, Reserved, Routed | Rejected | Cancelled | Expired]
+        | [Received, Reserved, Routed, Cancelled] => None,
         [Received] | [Received, Reserved] => Some("AU-3 an order that was never finished"),
         _ => Some("AU-3 an illegal chain"),
+    }
+}
+
+/// AU-15: a cancel that was acknowledged counts, and nothing else cancels. AU-16: what has to be
+/// confirmed is not routed without, and expires neither early nor if the confirmation was in time.
+fn check_requests(
+    world: &World,
+    evidence: &Evidence,
+    placed: &OrderPlaced,
+    chain: &[OrderStatusChanged],
+    faults: &mut Vec<String>,
+) {
+    use OrderStatus::{Cancelled, Expired, Reserved, Routed};
+    let order = placed.order_id;
+    let last = chain.last().map(|changed| changed.status);
+    if world.accepted.cancels.contains(&order) && last == Some(Routed) {
+        faults.push(format!("AU-15 order {order} was cancelled and is routed"));
+    }
+    if last == Some(Cancelled) && !evidence.cancels.contains(&order) {
+        faults.push(format!("AU-15 nobody cancelled order {order}"));
+    }
+    let moment = |status| chain.iter().find(|c| c.status == status).map(|c| c.occurred_at);
+    let confirmed = evidence.confirms.get(&order).copied();
+    let awaited = placed.confirm_within_ms > 0;
+    if awaited && moment(Routed).is_some() && confirmed.is_none() {
+        faults.push(format!("AU-16 order {order} is routed, never confirmed"));
+    }
+    if let (Some(expired), Some(reserved)) = (moment(Expired), moment(Reserved)) {
+        let until = reserved.plus(placed.confirm_within_ms);
+        // Clocks of processes and brokers differ.
+        let in_time = confirmed.is_some_and(|at| at.plus(SKEW_MS) < until);
+        if !awaited || expired < until || in_time {
+            faults.push(format!(
+                "AU-16 order {order}: reserved {reserved}, confirmed {confirmed:?}, expired {expired}"
+            ));
+        }
     }
 }
 

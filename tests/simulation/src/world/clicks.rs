@@ -20,6 +20,8 @@ pub struct Accepted {
     pub orders: BTreeSet<OrderId>,
     /// Receipts that were acknowledged, with their pieces.
     pub receipts: BTreeMap<(ReceiptId, Merchant, Sku), i64>,
+    /// Orders whose cancel was acknowledged.
+    pub cancels: BTreeSet<OrderId>,
     /// Poison that was sent.
     pub poison: usize,
     /// Clicks not answered yet.
@@ -69,7 +71,10 @@ impl World {
                 let key = (receipt.receipt_id, receipt.merchant.clone(), receipt.sku.clone());
                 self.accepted.receipts.insert(key, i64::from(receipt.quantity));
             }
-            Sent::Poison(_) => {}
+            Sent::Cancel(request) => {
+                self.accepted.cancels.insert(request.order_id);
+            }
+            Sent::Confirm(_) | Sent::Poison(_) => {}
         }
     }
 
@@ -79,30 +84,31 @@ impl World {
     }
 
     fn write(&mut self, sent: &Sent) {
-        let at = self.wall();
-        match sent {
+        let (topic, key, value) = match sent {
             Sent::Order(order) => {
-                let key = Some(order.order_id.as_bytes().to_vec());
-                let value = Some(self.codec.to_bytes(&Record::from(order.clone())));
-                let record = log::Record { key, value, header: Header::None };
-                self.kafka.append(topics::ORDERS.name, at, record);
+                let value = self.codec.to_bytes(&Record::from(order.clone()));
+                (topics::ORDERS.name, order.order_id.as_bytes().to_vec(), value)
             }
             Sent::Receipt(receipt) => {
                 let key = topics::stock_key(&receipt.merchant, &receipt.sku);
-                let value = Some(self.codec.to_bytes(&Record::from(receipt.clone())));
-                let record =
-                    log::Record { key: Some(key.into_bytes()), value, header: Header::None };
-                self.kafka.append(topics::STOCK.name, at, record);
+                let value = self.codec.to_bytes(&Record::from(receipt.clone()));
+                (topics::STOCK.name, key.into_bytes(), value)
+            }
+            Sent::Cancel(request) => {
+                let value = self.codec.to_bytes(&Record::from(request.clone()));
+                (topics::ORDER_OUTCOMES.name, request.order_id.as_bytes().to_vec(), value)
+            }
+            Sent::Confirm(request) => {
+                let value = self.codec.to_bytes(&Record::from(request.clone()));
+                (topics::ORDER_OUTCOMES.name, request.order_id.as_bytes().to_vec(), value)
             }
             Sent::Poison(bytes) => {
                 self.accepted.poison += 1;
-                let record = log::Record {
-                    key: Some(b"poison".to_vec()),
-                    value: Some(bytes.clone()),
-                    header: Header::None,
-                };
-                self.kafka.append(topics::ORDERS.name, at, record);
+                (topics::ORDERS.name, b"poison".to_vec(), bytes.clone())
             }
-        }
+        };
+        let record = log::Record { key: Some(key), value: Some(value), header: Header::None };
+        let at = self.wall();
+        self.kafka.append(topic, at, record);
     }
 }

@@ -1,0 +1,173 @@
+//! Ways out that the customer takes, and what each undoes: a cancel at any stage, a confirmation that
+//! comes or does not come in time.
+//!
+//! | stage | a cancel undoes |
+//! |---|---|
+//! | before the order was read | nothing: remembered, and the order ends as soon as it is read |
+//! | reserving, retrying, awaiting | what is reserved or asked for |
+//! | booking | that, and the booking: the saga stays (*cancelling*) until the couriers processor answers, since a courier may have it already |
+//! | routed | what is allocated, and the consignment |
+
+use events::{
+    CancelRequested, ConfirmationTimedOut, CourierCode, Fingerprint, Millis, OrderConfirmed,
+    OrderId, OrderStatus, VoidConsignment, topics,
+};
+
+use super::reserve::release;
+use super::{Fulfilment, News, Saga, Stage, announce};
+use crate::dedupe::{EarlyCancel, OrderRow};
+use crate::machine::{Context, Effects};
+use crate::planted;
+
+/// A cancel that comes before its order is remembered this long: 8 days, longer than orders are kept
+/// in their topic.
+const EARLY_CANCEL_KEPT_MS: i64 = 8 * 24 * 60 * 60 * 1000;
+
+impl Fulfilment {
+    /// Cancels the order unless it has ended. Repeats change nothing.
+    pub(super) fn cancel(&mut self, request: CancelRequested, context: &Context, fx: &mut Effects) {
+        let order_id = request.order_id;
+        let Some(row) = self.orders.peek(&order_id) else {
+            let row = OrderRow {
+                accepted_at: context.now,
+                fingerprint: Fingerprint(uuid::Uuid::nil()),
+                body: None,
+                finished: None,
+                early_cancel: Some(EarlyCancel {
+                    merchant: request.merchant,
+                    forget_at: context.now.plus(EARLY_CANCEL_KEPT_MS),
+                }),
+            };
+            if !planted!(EarlyCancelLost) {
+                self.orders.put(order_id, row);
+            }
+            return;
+        };
+        let accepted_at = row.accepted_at;
+        let Some(mut saga) = self.saga(order_id, accepted_at) else { return };
+        if saga.facts.merchant != request.merchant {
+            fx.reject("a cancel of another merchant's order");
+            return;
+        }
+        match saga.stage {
+            Stage::Cancelling => {}
+            Stage::Booking => {
+                release(&saga, order_id, fx);
+                self.void(order_id, &saga, None, context, fx);
+                announce(order_id, &mut saga, OrderStatus::Cancelled, news(), context, fx);
+                saga.stage = Stage::Cancelling;
+                self.sagas.put(order_id, saga);
+            }
+            _ => {
+                if let Some(booked) = saga.consignment.clone() {
+                    self.void(order_id, &saga, Some(booked), context, fx);
+                }
+                self.end(order_id, saga, OrderStatus::Cancelled, news(), context, fx);
+            }
+        }
+    }
+
+    /// The customer has confirmed: the order goes on, if it waits for that. Repeats change nothing.
+    pub(super) fn confirm(
+        &mut self,
+        request: &OrderConfirmed,
+        context: &Context,
+        fx: &mut Effects,
+    ) {
+        let order_id = request.order_id;
+        let Some(accepted_at) = self.orders.peek(&order_id).map(|row| row.accepted_at) else {
+            return;
+        };
+        let Some(mut saga) = self.saga(order_id, accepted_at) else { return };
+        if saga.facts.merchant != request.merchant {
+            fx.reject("a confirmation of another merchant's order");
+            return;
+        }
+        match saga.stage {
+            Stage::Awaiting { .. } => self.proceed(order_id, saga, context, fx),
+            Stage::Reserving { .. } | Stage::Retrying { .. } => {
+                saga.confirmed = true;
+                self.sagas.put(order_id, saga);
+            }
+            _ => {}
+        }
+    }
+
+    /// A saga's deadline is due: the customer's time is over, or a reservation is tried again.
+    pub(super) fn saga_due(&mut self, order_id: OrderId, context: &Context, fx: &mut Effects) {
+        let Some(saga) = self.sagas.get(&order_id) else { return };
+        match saga.stage {
+            // Through the inbox: a confirmation that stands there already is read before.
+            Stage::Awaiting { until } if until <= context.now => {
+                let accepted_at = saga.accepted_at;
+                let over = ConfirmationTimedOut { order_id, accepted_at };
+                fx.emit(context, topics::ORDER_OUTCOMES.name, order_id.as_bytes(), over);
+            }
+            Stage::Retrying { at } if at <= context.now => {
+                self.reserve_again(order_id, saga, context, fx);
+            }
+            _ => {}
+        }
+    }
+
+    /// Nobody has confirmed in time: the order expires.
+    pub(super) fn expire(
+        &mut self,
+        over: &ConfirmationTimedOut,
+        context: &Context,
+        fx: &mut Effects,
+    ) {
+        let order_id = over.order_id;
+        let Some(saga) = self.saga(order_id, over.accepted_at) else { return };
+        if matches!(saga.stage, Stage::Awaiting { .. }) && !planted!(ExpiryIgnored) {
+            let news = News { reason: "not_confirmed".into(), ..News::default() };
+            self.end(order_id, saga, OrderStatus::Expired, news, context, fx);
+        }
+    }
+
+    /// The booking of a cancelled order has ended after all: what was booked is voided.
+    pub(super) fn cancelled_booking_ended(
+        &mut self,
+        order_id: OrderId,
+        saga: &Saga,
+        booked: Option<(CourierCode, i32)>,
+        context: &Context,
+        fx: &mut Effects,
+    ) {
+        if booked.is_some() && !planted!(CancelNotVoided) {
+            self.void(order_id, saga, booked, context, fx);
+        }
+        self.close(order_id, OrderStatus::Cancelled, context.now);
+    }
+
+    fn void(
+        &mut self,
+        order_id: OrderId,
+        saga: &Saga,
+        booked: Option<(CourierCode, i32)>,
+        context: &Context,
+        fx: &mut Effects,
+    ) {
+        let Some((lane, _)) = self.lane(order_id) else { return };
+        let (courier, attempt) = booked.map_or((None, 0), |(courier, n)| (Some(courier), n));
+        let command = VoidConsignment {
+            order_id,
+            accepted_at: saga.accepted_at,
+            merchant: saga.facts.merchant.clone(),
+            lane: lane.clone(),
+            courier,
+            attempt,
+        };
+        fx.emit(context, topics::COURIERS.name, lane.as_str().as_bytes(), command);
+    }
+
+    /// When the customer's time is over, from now; `None` if the order waits for nobody.
+    pub(super) fn awaited_until(&mut self, order_id: OrderId, now: Millis) -> Option<Millis> {
+        let body = self.orders.peek(&order_id)?.body.as_ref()?;
+        (body.confirm_within_ms > 0).then(|| now.plus(body.confirm_within_ms))
+    }
+}
+
+fn news() -> News {
+    News { reason: "requested".into(), ..News::default() }
+}

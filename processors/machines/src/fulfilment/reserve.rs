@@ -1,0 +1,143 @@
+//! Reserving: one command per stock partition that owns a SKU of the order, and again when pieces were
+//! only held by others.
+//!
+//! Two orders can hold each other's last piece: each has one in a partition and is refused the other,
+//! and both would fail. So an order that was refused only because pieces are *held*, and that asks
+//! several partitions, releases what it has and tries again a little later. From then on it asks one
+//! partition after the other, in ascending order: of orders that try again, the one that holds in the
+//! highest partition waits for none of the others, so at least one of them gets through.
+
+use std::collections::BTreeMap;
+
+use events::{
+    LinesRefused, Millis, OrderId, OrderPlaced, OrderStatus, RefusalReason, ReleaseLines,
+    ReserveLine, ReserveLines, WarehouseCode, topics,
+};
+
+use super::{Fulfilment, News, Saga, Stage};
+use crate::machine::{Context, Effects};
+use crate::planted;
+
+/// Tries of a reservation, the first one included.
+const ATTEMPTS: i32 = 5;
+/// Time before the second try; doubles with each further one: all of them take 3 s.
+const RETRY_MS: i64 = 200;
+
+impl Fulfilment {
+    pub(super) fn lines_refused(
+        &mut self,
+        answer: LinesRefused,
+        context: &Context,
+        fx: &mut Effects,
+    ) {
+        let order_id = answer.order_id;
+        let Some(mut saga) = self.saga(order_id, answer.accepted_at) else { return };
+        if answer.attempt != saga.attempt || matches!(saga.stage, Stage::Retrying { .. }) {
+            return;
+        }
+        if !matches!(saga.stage, Stage::Reserving { .. }) {
+            fx.reject("a reserved order cannot be refused its lines");
+            return;
+        }
+        let several = saga.attempt > 1 || saga.stock_partitions.len() > 1;
+        let only_held = answer.refusals.iter().all(|line| line.reason == RefusalReason::Held);
+        // Who refused holds nothing: there is nothing to release.
+        saga.stock_partitions.retain(|partition| *partition != answer.stock_partition);
+        if several && only_held && saga.attempt < ATTEMPTS {
+            release(&saga, order_id, fx);
+            saga.stock_partitions.clear();
+            let wait = RETRY_MS << (saga.attempt - 1);
+            saga.stage = Stage::Retrying { at: context.now.plus(wait) };
+            self.sagas.put(order_id, saga);
+            return;
+        }
+        let reason = answer.refusals.iter().map(|refusal| refusal.reason).max();
+        let news = News {
+            reason: reason.map_or("", |reason| reason.as_str()).into(),
+            refusals: answer.refusals,
+            ..News::default()
+        };
+        self.end(order_id, saga, OrderStatus::Rejected, news, context, fx);
+    }
+
+    /// Begins the next attempt with the lowest partition.
+    pub(super) fn reserve_again(
+        &mut self,
+        order_id: OrderId,
+        mut saga: Saga,
+        context: &Context,
+        fx: &mut Effects,
+    ) {
+        saga.attempt += 1;
+        let rest = self.commands(order_id, &saga, context).into_keys().collect();
+        self.reserve_next(order_id, saga, rest, context, fx);
+    }
+
+    /// Asks the first of these partitions.
+    pub(super) fn reserve_next(
+        &mut self,
+        order_id: OrderId,
+        mut saga: Saga,
+        mut rest: Vec<i32>,
+        context: &Context,
+        fx: &mut Effects,
+    ) {
+        let partition = rest.remove(0);
+        if let Some(command) = self.commands(order_id, &saga, context).remove(&partition) {
+            fx.emit_to(topics::STOCK.name, partition, order_id.as_bytes(), command);
+        }
+        saga.stock_partitions.push(partition);
+        saga.stage = Stage::Reserving { waiting: vec![partition], rest };
+        self.sagas.put(order_id, saga);
+    }
+
+    fn commands(
+        &mut self,
+        order_id: OrderId,
+        saga: &Saga,
+        context: &Context,
+    ) -> BTreeMap<i32, ReserveLines> {
+        let body = self.orders.peek(&order_id).and_then(|row| row.body.as_ref());
+        let commands = body.map(|body| reservations(body, saga.accepted_at, context.partitions));
+        let mut commands = commands.unwrap_or_default();
+        commands.values_mut().for_each(|command| command.attempt = saga.attempt);
+        commands
+    }
+}
+
+/// One `ReserveLines` per stock partition that owns a SKU of the order, first attempt.
+pub(super) fn reservations(
+    placed: &OrderPlaced,
+    accepted_at: Millis,
+    partitions: i32,
+) -> BTreeMap<i32, ReserveLines> {
+    let mut commands = BTreeMap::new();
+    for line in &placed.lines {
+        let key = topics::stock_key(&placed.merchant, &line.sku);
+        let partition = topics::partition_for(key.as_bytes(), partitions);
+        let command = commands.entry(partition).or_insert_with(|| ReserveLines {
+            order_id: placed.order_id,
+            accepted_at,
+            merchant: placed.merchant.clone(),
+            attempt: 1,
+            warehouses: vec![WarehouseCode::MAIN],
+            lines: vec![],
+        });
+        let (sku, quantity) = (line.sku.clone(), line.quantity);
+        command.lines.push(ReserveLine { line: line.line, sku, quantity });
+    }
+    commands
+}
+
+/// Gives back whatever the order's stock partitions hold for it, reserved or allocated.
+pub(super) fn release(saga: &Saga, order_id: OrderId, fx: &mut Effects) {
+    for partition in saga.stock_partitions.iter().filter(|_| !planted!(HoldNotReleased)) {
+        let command = ReleaseLines {
+            order_id,
+            accepted_at: saga.accepted_at,
+            merchant: saga.facts.merchant.clone(),
+            attempt: saga.attempt,
+        };
+        fx.emit_to(topics::STOCK.name, *partition, order_id.as_bytes(), command);
+    }
+}
