@@ -77,10 +77,14 @@ async fn refusals(world: &World) -> Result<()> {
         post(
             receipts,
             &all,
-            r#"{"warehouse": "east", "lines": [{"sku": "A", "quantity": 1}]}"#,
+            r#"{"warehouse": "", "lines": [{"sku": "A", "quantity": 1}]}"#,
             422,
             "validation_failed",
         ),
+        post("/v1/stock/adjustments", &all, r#"{"lines": []}"#, 422, "validation_failed"),
+        post("/v1/stock/flash-sales", &all, "{}", 422, "validation_failed"),
+        post("/v1/warehouses", &all, "{}", 422, "validation_failed"),
+        call(Method::GET, "/v1/stock/counts", 405, "method_not_allowed"),
         post("/v1/stock/A", &all, "", 405, "method_not_allowed"),
         call(Method::GET, orders, 405, "method_not_allowed"),
         call(Method::GET, "/v1/orders/1/cancel", 405, "method_not_allowed"),
@@ -323,7 +327,10 @@ async fn changes(world: &World) -> Result<()> {
     else {
         panic!("{records:?}")
     };
-    assert_eq!((cancel.order_id.to_string(), cancel.reason.as_str()), (id.clone(), "changed my mind"));
+    assert_eq!(
+        (cancel.order_id.to_string(), cancel.reason.as_str()),
+        (id.clone(), "changed my mind")
+    );
     assert_eq!((confirm.order_id.to_string(), confirm.merchant.as_str()), (id.clone(), "shop"));
     let foreign = world.http.post(world.url(0, &path)).bearer_auth(&world.other);
     let foreign = answer(foreign.header("idempotency-key", "c2").json(&json!({}))).await?;

@@ -1,10 +1,11 @@
 //! The closed set of record types: one Avro schema, one registry subject and one Rust type each.
 
 use crate::{
-    AllocateLines, BookConsignment, CancelRequested, ConfirmationTimedOut, ConsignmentBooked,
-    ConsignmentFailed, CourierAnswered, CourierListed, LinesRefused, LinesReserved, OrderConfirmed,
-    OrderPlaced, OrderRepeated, OrderStatusChanged, ReleaseLines, ReserveLines, StockLevelChanged,
-    StockReceived, VoidConsignment,
+    AllocateLines, BookConsignment, CancelRequested, ChangeStock, ConfirmationTimedOut,
+    ConsignmentBooked, ConsignmentFailed, CourierAnswered, CourierListed, DispatchLines,
+    FlashSaleScheduled, LinesRefused, LinesReserved, OrderConfirmed, OrderDispatched, OrderPlaced,
+    OrderRepeated, OrderStatusChanged, ReleaseLines, ReserveLines, StockLevelChanged, StockMoved,
+    StockRanLow, StockReceived, VoidConsignment, WarehouseListed,
 };
 
 macro_rules! records {
@@ -102,6 +103,13 @@ records!(
     OrderConfirmed,
     VoidConsignment,
     ConfirmationTimedOut,
+    DispatchLines,
+    OrderDispatched,
+    ChangeStock,
+    StockMoved,
+    StockRanLow,
+    FlashSaleScheduled,
+    WarehouseListed,
 );
 
 impl RecordType {

@@ -3,7 +3,9 @@
 use super::*;
 use crate::machine::Effect;
 use crate::table::memory::Memory;
-use events::{Destination, Fingerprint, LinesRefused, OrderLine, RefusalReason, Sku};
+use events::{
+    Currency, Destination, Fingerprint, LinesRefused, Merchant, OrderLine, RefusalReason, Sku,
+};
 
 const PARTITIONS: i32 = 4;
 const ACCEPTED: Millis = Millis(1_000);
@@ -79,6 +81,8 @@ impl Saga {
             accepted_at: ACCEPTED,
             stock_partition,
             attempt: 1,
+            warehouse: None,
+            alone: vec![],
         }
     }
 
@@ -94,6 +98,7 @@ impl Saga {
                 requested: 1,
                 available: 0,
                 reason: RefusalReason::SoldOut,
+                elsewhere: vec![],
             }],
         }
     }

@@ -61,6 +61,8 @@ bugs!(
     EarlyCancelLost,
     /// An order whose time is over goes on waiting for its customer.
     ExpiryIgnored,
+    /// A flash sale's limit per customer does not count.
+    LimitIgnored,
     /// Tracking's transaction guards neither versions nor its offset.
     SinkWithoutGuards,
     /// Reports' blocks have a new token at each try.

@@ -7,7 +7,7 @@
 //! came twice, a record was redriven, another owner was faster), PostgreSQL refuses the transaction,
 //! and it is made again with inserts that expect it.
 
-use events::{OrderRepeated, OrderStatusChanged, Record, StockLevelChanged};
+use events::{OrderRepeated, OrderStatusChanged, Record, StockLevelChanged, StockMoved};
 use futures::future::{OptionFuture, try_join};
 use futures::try_join;
 use tokio_postgres::error::SqlState;
@@ -17,8 +17,8 @@ use wire::telemetry::{SINK_CONFLICTS, SINK_ROWS};
 use super::NAME;
 use super::partition::Session;
 use super::rows::{
-    ConsignmentColumns, EventColumns, LevelColumns, LineColumns, OrderColumns, RepeatColumns,
-    Versions, Written,
+    ConsignmentColumns, EventColumns, LevelColumns, LineColumns, MovementColumns, OrderColumns,
+    RepeatColumns, Versions, Written,
 };
 use super::statements::{EVENTS_DIFFERING, EVENTS_SETTLE, Inserts, ORDERS_FILL, Statements};
 use crate::deliver::Place;
@@ -113,11 +113,15 @@ async fn write(
     let mut statuses: Vec<Written<'_, OrderStatusChanged>> = Vec::new();
     let mut levels: Vec<&StockLevelChanged> = Vec::new();
     let mut repeats: Vec<&OrderRepeated> = Vec::new();
+    let mut movements: Vec<&StockMoved> = Vec::new();
     for Body { record, origin } in records.iter().filter_map(|r| r.body.as_ref().ok()) {
         match record {
             Record::OrderStatusChanged(status) => statuses.push((status, *origin)),
             Record::StockLevelChanged(level) => levels.push(level),
             Record::OrderRepeated(repeat) => repeats.push(repeat),
+            Record::StockMoved(moved) => movements.push(moved),
+            // An event for whoever wants to hear of it, no part of the history.
+            Record::StockRanLow(_) => {}
             other => unreachable!("{:?} is refused by the intake", other.record_type()),
         }
     }
@@ -133,6 +137,10 @@ async fn write(
     if !repeats.is_empty() {
         let rows = write_repeats(transaction, statements, &repeats).await?;
         counts.rows[0] = ("order_repeats", rows);
+    }
+    if !movements.is_empty() {
+        let rows = write_movements(transaction, statements, &movements).await?;
+        counts.rows[0] = ("stock_movements", rows);
     }
     Ok(counts)
 }
@@ -362,6 +370,7 @@ async fn write_levels(
                 &rows.reserved,
                 &rows.allocated,
                 &rows.changed_at,
+                &rows.set_aside,
             ],
         )
         .await
@@ -385,6 +394,32 @@ async fn write_repeats(
                 &rows.repeated_at,
                 &rows.source_partition,
                 &rows.source_offset,
+            ],
+        )
+        .await
+}
+
+async fn write_movements(
+    transaction: &Transaction<'_>,
+    statements: &Statements,
+    movements: &[&StockMoved],
+) -> Result<u64, Error> {
+    let rows = MovementColumns::of(movements.iter().copied());
+    transaction
+        .execute(
+            &statements.movements,
+            &[
+                &rows.movement_id,
+                &rows.merchant,
+                &rows.sku,
+                &rows.warehouse,
+                &rows.kind,
+                &rows.quantity,
+                &rows.on_hand,
+                &rows.source_id,
+                &rows.reason,
+                &rows.requested_by,
+                &rows.moved_at,
             ],
         )
         .await

@@ -7,10 +7,11 @@
 //! | reserving, retrying, awaiting | what is reserved or asked for |
 //! | booking | that, and the booking: the saga stays (*cancelling*) until the couriers processor answers, since a courier may have it already |
 //! | routed | what is allocated, and the consignment |
+//! | dispatched | nothing: it is too late |
 
 use events::{
-    CancelRequested, ConfirmationTimedOut, CourierCode, Fingerprint, Millis, OrderConfirmed,
-    OrderId, OrderStatus, VoidConsignment, topics,
+    CancelRequested, ConfirmationTimedOut, CourierCode, DispatchLines, Fingerprint, Millis,
+    OrderConfirmed, OrderDispatched, OrderId, OrderStatus, VoidConsignment, topics,
 };
 
 use super::reserve::release;
@@ -44,26 +45,65 @@ impl Fulfilment {
             return;
         };
         let accepted_at = row.accepted_at;
-        let Some(mut saga) = self.saga(order_id, accepted_at) else { return };
+        let Some(saga) = self.saga(order_id, accepted_at) else { return };
         if saga.facts.merchant != request.merchant {
             fx.reject("a cancel of another merchant's order");
             return;
         }
-        match saga.stage {
-            Stage::Cancelling => {}
-            Stage::Booking => {
-                release(&saga, order_id, fx);
-                self.void(order_id, &saga, None, context, fx);
-                announce(order_id, &mut saga, OrderStatus::Cancelled, news(), context, fx);
-                saga.stage = Stage::Cancelling;
-                self.sagas.put(order_id, saga);
+        // What has left the warehouse cannot be undone here.
+        if !matches!(saga.stage, Stage::Cancelling) && !saga.dispatched {
+            self.abandon(order_id, saga, OrderStatus::Cancelled, news(), context, fx);
+        }
+    }
+
+    /// Ends an order wherever it stands, and undoes what was done.
+    pub(super) fn abandon(
+        &mut self,
+        order_id: OrderId,
+        mut saga: Saga,
+        status: OrderStatus,
+        news: News,
+        context: &Context,
+        fx: &mut Effects,
+    ) {
+        if saga.stage == Stage::Booking {
+            release(&saga, order_id, fx);
+            self.void(order_id, &saga, None, context, fx);
+            announce(order_id, &mut saga, status, news, context, fx);
+            saga.stage = Stage::Cancelling;
+            saga.ended_as = Some(status);
+            self.sagas.put(order_id, saga);
+            return;
+        }
+        if let Some(booked) = saga.consignment.clone() {
+            self.void(order_id, &saga, Some(booked), context, fx);
+        }
+        self.end(order_id, saga, status, news, context, fx);
+    }
+
+    /// The warehouse has handed the pieces over. Repeats change nothing.
+    pub(super) fn dispatched(&mut self, request: &OrderDispatched, fx: &mut Effects) {
+        let order_id = request.order_id;
+        let Some(accepted_at) = self.orders.peek(&order_id).map(|row| row.accepted_at) else {
+            return;
+        };
+        let Some(mut saga) = self.saga(order_id, accepted_at) else { return };
+        if saga.facts.merchant != request.merchant {
+            fx.reject("a dispatch of another merchant's order");
+            return;
+        }
+        if saga.stage == Stage::Routed && !saga.dispatched {
+            for partition in &saga.stock_partitions {
+                let command = DispatchLines {
+                    order_id,
+                    accepted_at,
+                    merchant: saga.facts.merchant.clone(),
+                    attempt: saga.attempt,
+                };
+                fx.emit_to(topics::STOCK.name, *partition, order_id.as_bytes(), command);
             }
-            _ => {
-                if let Some(booked) = saga.consignment.clone() {
-                    self.void(order_id, &saga, Some(booked), context, fx);
-                }
-                self.end(order_id, saga, OrderStatus::Cancelled, news(), context, fx);
-            }
+            saga.dispatched = true;
+            self.sagas.put(order_id, saga);
         }
     }
 
@@ -137,7 +177,7 @@ impl Fulfilment {
         if booked.is_some() && !planted!(CancelNotVoided) {
             self.void(order_id, saga, booked, context, fx);
         }
-        self.close(order_id, OrderStatus::Cancelled, context.now);
+        self.close(order_id, saga.ended_as.unwrap_or(OrderStatus::Cancelled), context.now);
     }
 
     fn void(
@@ -148,7 +188,7 @@ impl Fulfilment {
         context: &Context,
         fx: &mut Effects,
     ) {
-        let Some((lane, _)) = self.lane(order_id) else { return };
+        let Some((lane, _)) = self.lane(order_id, saga) else { return };
         let (courier, attempt) = booked.map_or((None, 0), |(courier, n)| (Some(courier), n));
         let command = VoidConsignment {
             order_id,
