@@ -7,6 +7,8 @@
 //! came twice, a record was redriven, another owner was faster), PostgreSQL refuses the transaction,
 //! and it is made again with inserts that expect it.
 
+mod stock;
+
 use events::{OrderRepeated, OrderStatusChanged, Record, StockLevelChanged, StockMoved};
 use futures::future::{OptionFuture, try_join};
 use futures::try_join;
@@ -17,8 +19,7 @@ use wire::telemetry::{SINK_CONFLICTS, SINK_ROWS};
 use super::NAME;
 use super::partition::Session;
 use super::rows::{
-    ConsignmentColumns, EventColumns, LevelColumns, LineColumns, MovementColumns, OrderColumns,
-    RepeatColumns, Versions, Written,
+    ConsignmentColumns, EventColumns, LineColumns, OrderColumns, RepeatColumns, Versions, Written,
 };
 use super::statements::{EVENTS_DIFFERING, EVENTS_SETTLE, Inserts, ORDERS_FILL, Statements};
 use crate::deliver::Place;
@@ -131,7 +132,7 @@ async fn write(
         counts = write_statuses(transaction, statements, inserts, statuses).await?;
     }
     if !levels.is_empty() {
-        let rows = write_levels(transaction, statements, &levels).await?;
+        let rows = stock::levels(transaction, statements, &levels).await?;
         counts.rows[0] = ("stock_levels", rows);
     }
     if !repeats.is_empty() {
@@ -139,7 +140,7 @@ async fn write(
         counts.rows[0] = ("order_repeats", rows);
     }
     if !movements.is_empty() {
-        let rows = write_movements(transaction, statements, &movements).await?;
+        let rows = stock::movements(transaction, statements, &movements).await?;
         counts.rows[0] = ("stock_movements", rows);
     }
     Ok(counts)
@@ -352,30 +353,6 @@ async fn fill_orders(transaction: &Transaction<'_>, rows: &OrderColumns<'_>) -> 
         .await
 }
 
-async fn write_levels(
-    transaction: &Transaction<'_>,
-    statements: &Statements,
-    levels: &[&StockLevelChanged],
-) -> Result<u64, Error> {
-    let rows = LevelColumns::of(levels.iter().copied());
-    transaction
-        .execute(
-            &statements.levels,
-            &[
-                &rows.merchant,
-                &rows.sku,
-                &rows.warehouse,
-                &rows.version,
-                &rows.on_hand,
-                &rows.reserved,
-                &rows.allocated,
-                &rows.changed_at,
-                &rows.set_aside,
-            ],
-        )
-        .await
-}
-
 async fn write_repeats(
     transaction: &Transaction<'_>,
     statements: &Statements,
@@ -394,32 +371,6 @@ async fn write_repeats(
                 &rows.repeated_at,
                 &rows.source_partition,
                 &rows.source_offset,
-            ],
-        )
-        .await
-}
-
-async fn write_movements(
-    transaction: &Transaction<'_>,
-    statements: &Statements,
-    movements: &[&StockMoved],
-) -> Result<u64, Error> {
-    let rows = MovementColumns::of(movements.iter().copied());
-    transaction
-        .execute(
-            &statements.movements,
-            &[
-                &rows.movement_id,
-                &rows.merchant,
-                &rows.sku,
-                &rows.warehouse,
-                &rows.kind,
-                &rows.quantity,
-                &rows.on_hand,
-                &rows.source_id,
-                &rows.reason,
-                &rows.requested_by,
-                &rows.moved_at,
             ],
         )
         .await
