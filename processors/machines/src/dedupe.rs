@@ -24,17 +24,21 @@ pub struct OrderRow {
     pub body: Option<OrderPlaced>,
     /// How and when it finished.
     pub finished: Option<Finished>,
-    /// The order itself has not been read yet, but a request to cancel it has.
+    /// The order itself has not been read yet, but requests of its customer have.
     #[serde(default)]
-    pub early_cancel: Option<EarlyCancel>,
+    pub early: Option<Early>,
 }
 
-/// A request to cancel an order that was read before the order.
+/// Requests that were read before their order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EarlyCancel {
-    /// Who asked for it; another merchant's order is not touched.
+pub struct Early {
+    /// Who made them; another merchant's order is not touched.
     pub merchant: Merchant,
-    /// When it may be forgotten.
+    /// It is to be cancelled.
+    pub cancelled: bool,
+    /// The customer stands by it.
+    pub confirmed: bool,
+    /// When they may be forgotten.
     pub forget_at: Millis,
 }
 
@@ -49,7 +53,7 @@ pub struct Finished {
 
 impl Row for OrderRow {
     fn deadline(&self) -> Option<Millis> {
-        let early = self.early_cancel.as_ref().map(|early| early.forget_at);
+        let early = self.early.as_ref().map(|early| early.forget_at);
         self.finished.map(|finished| finished.at.plus(KEY_LIFETIME_MS)).or(early)
     }
 }
@@ -61,6 +65,8 @@ pub enum Admission {
     First {
         /// A request to cancel it was here before.
         cancelled: bool,
+        /// So was its customer's confirmation.
+        confirmed: bool,
     },
     /// A later one: recorded, the order untouched.
     Repeat(OrderRepeated),
@@ -73,13 +79,15 @@ pub fn admit(
     source: Source,
 ) -> Admission {
     let Some(first) = orders.peek(&placed.order_id) else {
-        return Admission::First { cancelled: false };
+        return Admission::First { cancelled: false, confirmed: false };
     };
-    if let Some(early) = &first.early_cancel {
-        return Admission::First { cancelled: early.merchant == placed.merchant };
+    if let Some(early) = &first.early {
+        let own = early.merchant == placed.merchant;
+        let (cancelled, confirmed) = (own && early.cancelled, own && early.confirmed);
+        return Admission::First { cancelled, confirmed };
     }
     if planted!(RepeatAdmitted) {
-        return Admission::First { cancelled: false };
+        return Admission::First { cancelled: false, confirmed: false };
     }
     let kind = if first.fingerprint == placed.fingerprint || planted!(ConflictUnseen) {
         RepeatKind::Duplicate

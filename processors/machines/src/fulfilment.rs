@@ -60,8 +60,8 @@ impl Fulfilment {
     }
 
     fn place(&mut self, placed: OrderPlaced, source: Source, context: &Context, fx: &mut Effects) {
-        let cancelled = match dedupe::admit(&mut self.orders, &placed, source) {
-            Admission::First { cancelled } => cancelled,
+        let (cancelled, confirmed) = match dedupe::admit(&mut self.orders, &placed, source) {
+            Admission::First { cancelled, confirmed } => (cancelled, confirmed),
             Admission::Repeat(repeat) => {
                 fx.emit(context, topics::ORDER_CONFLICTS.name, placed.order_id.as_bytes(), repeat);
                 return;
@@ -96,7 +96,7 @@ impl Fulfilment {
             attempt: 1,
             facts,
             consignment: None,
-            confirmed: false,
+            confirmed,
             origin: None,
             places: vec![],
             dispatched: false,
@@ -107,7 +107,7 @@ impl Fulfilment {
             fingerprint: placed.fingerprint,
             body: Some(placed.clone()),
             finished: None,
-            early_cancel: None,
+            early: None,
         };
         self.orders.put(order_id, row);
         let news = News { order: Some(placed), ..News::default() };

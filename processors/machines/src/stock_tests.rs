@@ -456,8 +456,8 @@ fn one_warehouse_serves_all_lines_where_one_can_and_several_where_none_does() {
             reserve o4@main,east A 2 -> refused: A wants 2 has 1 held, main 1
             receive r4 A@east 1 -> 
             reserve o5@main,east A 3 -> refused: A wants 3 has 2 held, main 1, east 1
-            A: on hand 5 reserved 4 allocated 0
             A@east: on hand 3 reserved 2 allocated 0
+            A: on hand 5 reserved 4 allocated 0
             B@east: on hand 5 reserved 5 allocated 0
         "#]],
     );
@@ -477,8 +477,8 @@ fn a_line_is_split_over_warehouses_when_none_has_all_its_pieces() {
             reserve o1@main,east A 3 -> reserved at main, alone: 
             release o1 -> 
             allocate o1 -> 
-            A: on hand 2 reserved 0 allocated 0
             A@east: on hand 2 reserved 0 allocated 0
+            A: on hand 2 reserved 0 allocated 0
         "#]],
     );
 }
@@ -507,7 +507,12 @@ fn a_warehouse_that_goes_offline_offers_nothing_and_its_reservations_go_elsewher
             reserve o2@east,main A 2 -> reserved at east, alone: east main
             allocate o1 -> 
             reserve o3@east,main A 1 -> reserved at east, alone: east main
-            offline east -> REPLACED
+            offline east -> reserved at main, alone: ; refused: A wants 1 has 0 warehouse_offline
+            reserve o4@east,main A 1 -> refused: A wants 1 has 0 held
+            online east -> 
+            reserve o5@east,main A 1 -> reserved at east, alone: east
+            A@east: on hand 4 reserved 1 allocated 1
+            A: on hand 2 reserved 2 allocated 0
         "#]],
     );
 }
@@ -528,8 +533,8 @@ fn a_later_attempt_replaces_what_is_held_or_keeps_it() {
             reserve o1/2@east,main A 2 -> reserved at east, alone: east main
             reserve o2@east,main A 2 -> reserved at main, alone: main
             reserve o1/3@west A 2 -> reserved
-            A: on hand 2 reserved 2 allocated 0
             A@east: on hand 2 reserved 2 allocated 0
+            A: on hand 2 reserved 2 allocated 0
         "#]],
     );
 }
@@ -562,8 +567,8 @@ fn what_no_order_moves_counts_once_and_tells_the_history() {
             count c8 A 6 -> count +1: 6
             count c8 A 6 -> 
             count c9 A -1 -> rejected: a count of fewer than no pieces
-            A: on hand 6 reserved 5 allocated 0
             A@east: on hand 3 reserved 0 allocated 0
+            A: on hand 6 reserved 5 allocated 0
         "#]],
     );
 }

@@ -118,6 +118,12 @@ pub fn cover(world: &mut World) {
         let mut unreadable = 0;
         for (_, _, record) in records(world, topic.name, &mut unreadable) {
             let name = match &record {
+                Record::OrderStatusChanged(changed)
+                    if changed.status == OrderStatus::Cancelled && changed.version != 3 =>
+                {
+                    let early = changed.version == 2;
+                    format!("saga: cancelled {}", if early { "early" } else { "when routed" })
+                }
                 Record::OrderStatusChanged(changed) => format!(
                     "saga: {}{}{}",
                     changed.status.as_str(),
@@ -145,12 +151,6 @@ pub fn cover(world: &mut World) {
                 }
                 Record::LinesReserved(answer) if answer.attempt > 1 => {
                     "saga: reserved, at a later attempt".into()
-                }
-                Record::OrderStatusChanged(changed)
-                    if changed.status == OrderStatus::Cancelled && changed.version != 3 =>
-                {
-                    let early = changed.version == 2;
-                    format!("saga: cancelled {}", if early { "early" } else { "when routed" })
                 }
                 other => format!("saga: {}", other.record_type().name()),
             };

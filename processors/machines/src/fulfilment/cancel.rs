@@ -3,48 +3,38 @@
 //!
 //! | stage | a cancel undoes |
 //! |---|---|
-//! | before the order was read | nothing: remembered, and the order ends as soon as it is read |
+//! | before the order was read | nothing: remembered, as a confirmation is, and the order ends as soon as it is read |
 //! | reserving, retrying, awaiting | what is reserved or asked for |
 //! | booking | that, and the booking: the saga stays (*cancelling*) until the couriers processor answers, since a courier may have it already |
 //! | routed | what is allocated, and the consignment |
 //! | dispatched | nothing: it is too late |
 
 use events::{
-    CancelRequested, ConfirmationTimedOut, CourierCode, DispatchLines, Fingerprint, Millis,
-    OrderConfirmed, OrderDispatched, OrderId, OrderStatus, VoidConsignment, topics,
+    CancelRequested, ConfirmationTimedOut, CourierCode, DispatchLines, Fingerprint, Merchant,
+    Millis, OrderConfirmed, OrderDispatched, OrderId, OrderStatus, VoidConsignment, topics,
 };
 
 use super::reserve::release;
 use super::{Fulfilment, News, Saga, Stage, announce};
-use crate::dedupe::{EarlyCancel, OrderRow};
+use crate::dedupe::{Early, OrderRow};
 use crate::machine::{Context, Effects};
 use crate::planted;
 
-/// A cancel that comes before its order is remembered this long: 8 days, longer than orders are kept
+/// A request that comes before its order is remembered this long: 8 days, longer than orders are kept
 /// in their topic.
-const EARLY_CANCEL_KEPT_MS: i64 = 8 * 24 * 60 * 60 * 1000;
+const EARLY_KEPT_MS: i64 = 8 * 24 * 60 * 60 * 1000;
 
 impl Fulfilment {
     /// Cancels the order unless it has ended. Repeats change nothing.
     pub(super) fn cancel(&mut self, request: CancelRequested, context: &Context, fx: &mut Effects) {
         let order_id = request.order_id;
-        let Some(row) = self.orders.peek(&order_id) else {
-            let row = OrderRow {
-                accepted_at: context.now,
-                fingerprint: Fingerprint(uuid::Uuid::nil()),
-                body: None,
-                finished: None,
-                early_cancel: Some(EarlyCancel {
-                    merchant: request.merchant,
-                    forget_at: context.now.plus(EARLY_CANCEL_KEPT_MS),
-                }),
-            };
-            if !planted!(EarlyCancelLost) {
-                self.orders.put(order_id, row);
-            }
+        let cancelled = |early: &mut Early| early.cancelled = !planted!(EarlyCancelLost);
+        if self.note_early(order_id, &request.merchant, context, cancelled) {
+            return;
+        }
+        let Some(accepted_at) = self.orders.peek(&order_id).map(|row| row.accepted_at) else {
             return;
         };
-        let accepted_at = row.accepted_at;
         let Some(saga) = self.saga(order_id, accepted_at) else { return };
         if saga.facts.merchant != request.merchant {
             fx.reject("a cancel of another merchant's order");
@@ -54,6 +44,38 @@ impl Fulfilment {
         if !matches!(saga.stage, Stage::Cancelling) && !saga.dispatched {
             self.abandon(order_id, saga, OrderStatus::Cancelled, news(), context, fx);
         }
+    }
+
+    /// Notes a request whose order has not been read yet; `false` if it has.
+    fn note_early(
+        &mut self,
+        order_id: OrderId,
+        merchant: &Merchant,
+        context: &Context,
+        note: impl FnOnce(&mut Early),
+    ) -> bool {
+        let before = match self.orders.get(&order_id) {
+            None => None,
+            Some(OrderRow { early: Some(early), .. }) => Some(early),
+            Some(_) => return false,
+        };
+        let forget_at = context.now.plus(EARLY_KEPT_MS);
+        let mut early = before.filter(|early| early.merchant == *merchant).unwrap_or(Early {
+            merchant: merchant.clone(),
+            cancelled: false,
+            confirmed: false,
+            forget_at,
+        });
+        note(&mut early);
+        let row = OrderRow {
+            accepted_at: context.now,
+            fingerprint: Fingerprint(uuid::Uuid::nil()),
+            body: None,
+            finished: None,
+            early: Some(early),
+        };
+        self.orders.put(order_id, row);
+        true
     }
 
     /// Ends an order wherever it stands, and undoes what was done.
@@ -115,6 +137,10 @@ impl Fulfilment {
         fx: &mut Effects,
     ) {
         let order_id = request.order_id;
+        let confirmed = |early: &mut Early| early.confirmed = true;
+        if self.note_early(order_id, &request.merchant, context, confirmed) {
+            return;
+        }
         let Some(accepted_at) = self.orders.peek(&order_id).map(|row| row.accepted_at) else {
             return;
         };

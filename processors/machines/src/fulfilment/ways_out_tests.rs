@@ -258,6 +258,15 @@ fn a_cancel_before_the_order_is_remembered_and_reserves_nothing() {
 }
 
 #[test]
+fn a_confirmation_before_the_order_is_remembered() {
+    let mut shop = Shop::open();
+    shop.confirm("a");
+    shop.place("a", 500);
+    shop.run();
+    assert_eq!(shop.told(), ["received", "reserved", "book"]);
+}
+
+#[test]
 fn a_cancel_while_reserving_releases_whatever_comes() {
     let mut shop = Shop::open();
     shop.place("a", 0);
