@@ -323,7 +323,7 @@ fn a_release_that_overtakes_its_reservation_is_remembered() {
             receive r1 A 5 -> 
             release o1 -> 
             reserve o1 A 2 -> 
-            allocate o1 -> 
+            allocate o1 -> rejected: nothing is reserved that could be allocated
             A: on hand 5 reserved 0 allocated 0
         "#]],
     );
@@ -346,7 +346,7 @@ fn a_release_also_gives_back_what_is_allocated() {
             allocate o1 -> 
             release o1 -> 
             release o1 -> 
-            allocate o1 -> 
+            allocate o1 -> rejected: nothing is reserved that could be allocated
             reserve o2 A 5 -> reserved
             A: on hand 5 reserved 5 allocated 0
         "#]],
@@ -511,7 +511,7 @@ fn a_warehouse_that_goes_offline_offers_nothing_and_its_reservations_go_elsewher
             reserve o4@east,main A 1 -> refused: A wants 1 has 0 held
             online east -> 
             reserve o5@east,main A 1 -> reserved at east, alone: east
-            A@east: on hand 4 reserved 1 allocated 1
+            A@east: on hand 4 reserved 2 allocated 1
             A: on hand 2 reserved 2 allocated 0
         "#]],
     );
@@ -574,12 +574,14 @@ fn what_no_order_moves_counts_once_and_tells_the_history() {
 }
 
 #[test]
-fn a_count_that_finds_too_little_gives_up_the_newest_reservations_and_nothing_allocated() {
+fn a_count_that_finds_too_little_asks_the_newest_reservations_to_go_and_counts_when_they_have() {
     check(
         "receive r1 A 4
          reserve o1 A 2
          allocate o1
          reserve o2 A 2
+         count c1 A 3
+         release o2
          count c1 A 3
          count c2 A 1
          dispatch o1
@@ -591,8 +593,10 @@ fn a_count_that_finds_too_little_gives_up_the_newest_reservations_and_nothing_al
             reserve o1 A 2 -> reserved
             allocate o1 -> 
             reserve o2 A 2 -> reserved
-            count c1 A 3 -> refused: A wants 2 has 0 sold_out; count -1: 3
-            count c2 A 1 -> rejected: 2 pieces are allocated to orders: dispatch or cancel those first
+            count c1 A 3 -> refused: A wants 2 has 0 sold_out; rejected: 2 pieces are reserved and 2 allocated: the newest reservations are given up, dispatch or cancel what is allocated, then post the count again
+            release o2 -> 
+            count c1 A 3 -> count -1: 3
+            count c2 A 1 -> rejected: 0 pieces are reserved and 2 allocated: the newest reservations are given up, dispatch or cancel what is allocated, then post the count again
             dispatch o1 -> dispatch -2: 1
             dispatch o1 -> 
             release o1 -> rejected: what has left the warehouse cannot be released

@@ -40,9 +40,12 @@ impl Fulfilment {
         {
             return;
         }
-        if !matches!(saga.stage, Stage::Reserving { .. }) {
-            // What was reserved has been taken away: a warehouse went offline, a count found less.
-            saga.stock_partitions.retain(|partition| *partition != answer.stock_partition);
+        let asked = match &saga.stage {
+            Stage::Reserving { waiting, .. } => waiting.contains(&answer.stock_partition),
+            _ => false,
+        };
+        if !asked {
+            // What it holds can't be had after all: a warehouse went offline, a count found less.
             return self.abandon(order_id, saga, OrderStatus::Rejected, news(answer), context, fx);
         }
         let several = saga.attempt > 1 || saga.stock_partitions.len() > 1;

@@ -72,9 +72,8 @@ impl Stock {
                 hold.state = HoldState::Allocated;
                 self.holds.put(order, hold);
             }
-            // Allocated before; or taken away meanwhile, which the saga has been told.
-            Some(_) => {}
-            None => effects.reject("nothing is reserved that could be allocated"),
+            Some(hold) if hold.state == HoldState::Allocated => {}
+            _ => effects.reject("nothing is reserved that could be allocated"),
         }
     }
 
@@ -90,10 +89,9 @@ impl Stock {
             return;
         };
         match hold.state {
-            // Dispatched before; or taken away meanwhile, which the saga has been told.
-            HoldState::Dispatched { .. } | HoldState::Released { .. } => return,
+            HoldState::Dispatched { .. } => return,
             HoldState::Allocated => {}
-            HoldState::Reserved => {
+            HoldState::Reserved | HoldState::Released { .. } => {
                 effects.reject("only what is allocated can be dispatched");
                 return;
             }
@@ -133,7 +131,7 @@ impl Stock {
 }
 
 /// What stays of a hold that was given back, so that a late or repeated command can't bring it back.
-pub(super) fn released(merchant: Merchant, attempt: i32, context: &Context) -> Hold {
+fn released(merchant: Merchant, attempt: i32, context: &Context) -> Hold {
     let state = HoldState::Released { forget_at: context.now.plus(RELEASED_KEPT_MS) };
     Hold { merchant, attempt, state, lines: vec![], customer_id: None }
 }

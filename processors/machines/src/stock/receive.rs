@@ -83,6 +83,9 @@ impl Stock {
         // A repeat is no fault, whatever has become possible or impossible meanwhile.
         let repeated = self.received.get(&id).is_some();
         if !repeated && let Some(fault) = fault(&change, known.as_ref()) {
+            if change.kind == StockChangeKind::Count {
+                self.ask_for_room(&key, change.quantity, context, effects);
+            }
             effects.reject(fault);
             return;
         }
@@ -103,7 +106,10 @@ impl Stock {
                 self.move_pieces(key, MovementKind::Adjustment, pieces, &cause, context, effects);
             }
             (StockChangeKind::Count, _) => {
-                self.make_room(&key, pieces, context, effects);
+                // A flash sale's pieces are the first to be missing.
+                let promised = level.reserved + level.allocated;
+                let set_aside = level.set_aside.min(pieces - promised);
+                self.levels.put(key.clone(), Level { set_aside, ..level });
                 let difference = pieces - level.on_hand;
                 self.move_pieces(key, MovementKind::Count, difference, &cause, context, effects);
             }
@@ -120,17 +126,15 @@ impl Stock {
         }
     }
 
-    /// A count found fewer pieces than are promised: the flash sale's shrink first, then reservations
-    /// go elsewhere or are given up, the newest first. What is allocated stays.
-    fn make_room(&mut self, key: &LevelKey, counted: i64, context: &Context, fx: &mut Effects) {
-        let mut level = self.levels.get(key).unwrap_or_default();
-        let promised = level.reserved + level.allocated;
-        level.set_aside = level.set_aside.min((counted - promised).max(0));
-        self.levels.put(key.clone(), level);
-        if promised > counted {
+    /// A count found fewer pieces than are promised: reservations go elsewhere, or their sagas are
+    /// told, the newest first. The count can be posted again when they have gone.
+    fn ask_for_room(&mut self, key: &LevelKey, counted: i64, context: &Context, fx: &mut Effects) {
+        let level = self.levels.get(key).unwrap_or_default();
+        let missing = level.reserved + level.allocated - counted;
+        if counted >= 0 && missing > 0 {
             let (merchant, sku, warehouse) = key;
             let place = (merchant, warehouse, Some(sku));
-            self.evict(place, promised - counted, RefusalReason::SoldOut, context, fx);
+            self.evict(place, missing, RefusalReason::SoldOut, context, fx);
         }
     }
 
@@ -182,9 +186,10 @@ fn fault(change: &ChangeStock, known: Option<&Level>) -> Option<String> {
         StockChangeKind::Adjustment if pieces == 0 => Some("an adjustment of nothing".into()),
         StockChangeKind::Adjustment if pieces < 0 && free < -pieces => Some(too_many()),
         StockChangeKind::Count if pieces < 0 => Some("a count of fewer than no pieces".into()),
-        StockChangeKind::Count if pieces < level.allocated => Some(format!(
-            "{} pieces are allocated to orders: dispatch or cancel those first",
-            level.allocated
+        StockChangeKind::Count if pieces < level.reserved + level.allocated => Some(format!(
+            "{} pieces are reserved and {} allocated: the newest reservations are given up, dispatch or \
+             cancel what is allocated, then post the count again",
+            level.reserved, level.allocated
         )),
         StockChangeKind::Transfer if pieces <= 0 => Some("a transfer needs pieces".into()),
         StockChangeKind::Transfer if change.to_warehouse.is_none() => {

@@ -1,5 +1,5 @@
 //! Warehouses on and off line. What is free in one that is offline is not offered; what is reserved there
-//! goes to another one that has the pieces, or its order is told why not.
+//! goes to another one that has the pieces, or its saga is told why not, and gives it back.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,6 @@ use events::{
 };
 
 use super::Stock;
-use super::hold::released;
 use super::reserve::most_pieces;
 use super::rows::{HeldLine, Hold, HoldState, Level, Site};
 use crate::machine::{Context, Effects};
@@ -79,7 +78,7 @@ impl Stock {
                 fx.emit(context, topics::ORDER_OUTCOMES.name, key.as_bytes(), moved);
                 continue;
             }
-            self.give_back(&hold, context);
+            // The hold stays until the saga gives it back: what it has decided meanwhile counts.
             let refusal = |line: &HeldLine| LineRefusal {
                 line: line.line,
                 sku: line.sku.clone(),
@@ -95,7 +94,6 @@ impl Stock {
                 attempt: hold.attempt,
                 refusals: hold.lines.iter().filter(|line| here(line)).map(refusal).collect(),
             };
-            self.holds.put(order, released(hold.merchant, hold.attempt, context));
             fx.emit(context, topics::ORDER_OUTCOMES.name, key.as_bytes(), refused);
         }
     }
