@@ -1,9 +1,12 @@
-//! `POST /v1/orders/{id}/cancel` and `/confirm`: what a customer wants of an order that is placed. The
+//! `POST /v1/orders/{id}/cancel`, `/confirm` and `/dispatch`: what a customer or the warehouse wants of an
+//! order that is placed. The
 //! request is recorded; what becomes of it is the saga's to decide, and shows in the order's status.
 
 use bytes::Buf;
 use compact_str::CompactString;
-use events::{CancelRequested, Merchant, OrderConfirmed, OrderId, Record, RequestId};
+use events::{
+    CancelRequested, Merchant, OrderConfirmed, OrderDispatched, OrderId, Record, RequestId,
+};
 use futures::Stream;
 use serde::Serialize;
 use serde_json::Value;
@@ -26,6 +29,8 @@ pub(crate) enum Change {
     Cancel,
     /// The customer stands by the order.
     Confirm,
+    /// The warehouse has handed the pieces over.
+    Dispatch,
 }
 
 impl Change {
@@ -33,6 +38,7 @@ impl Change {
         match self {
             Self::Cancel => "cancel",
             Self::Confirm => "confirm",
+            Self::Dispatch => "dispatch",
         }
     }
 
@@ -47,7 +53,15 @@ impl Change {
             "undeliverable",
             "returned",
         ];
-        ended.contains(&status) || (self == Self::Confirm && status == "cancelled")
+        let early = ["received", "reserved", "authorized"];
+        match self {
+            Self::Cancel => ended.contains(&status),
+            Self::Confirm => ended.contains(&status) || status == "cancelled",
+            // Shipped may be told by the courier first.
+            Self::Dispatch => {
+                status == "cancelled" || early.contains(&status) || ended[..3].contains(&status)
+            }
+        }
     }
 }
 
@@ -84,10 +98,11 @@ where
         let record: Record = match change {
             Change::Cancel => CancelRequested { order_id, merchant, request_id, reason }.into(),
             Change::Confirm => OrderConfirmed { order_id, merchant, request_id }.into(),
+            Change::Dispatch => OrderDispatched { order_id, merchant, request_id }.into(),
         };
         let payload = app.codec.to_bytes(&record);
         let key = order_id.as_bytes().to_vec();
-        app.publisher.publish(&[Outgoing { target: Target::Outcomes, key, payload }], outcome);
+        app.publisher.publish(&[Outgoing::keyed(Target::Outcomes, key, payload)], outcome);
     })
     .await?;
     let body = Accepted {

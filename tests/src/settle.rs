@@ -13,7 +13,7 @@ use crate::reconcile::{clickhouse, postgres};
 use crate::stack::System;
 
 /// Statuses in which today's flow leaves an order alone.
-pub const FINAL: [&str; 2] = ["routed", "rejected"];
+pub const FINAL: [&str; 4] = ["routed", "rejected", "cancelled", "expired"];
 
 const KAFKA_ANSWERS: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(250);

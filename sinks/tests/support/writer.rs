@@ -168,6 +168,7 @@ pub(crate) fn status(
         requested: line.quantity,
         available: 0,
         reason: RefusalReason::SoldOut,
+        elsewhere: vec![],
     };
     OrderStatusChanged {
         order_id: body.order_id,
@@ -213,6 +214,7 @@ pub(crate) fn level(sku: u32, version: i64) -> Record {
         on_hand: 1000,
         reserved: version % 100,
         allocated: version / 100,
+        set_aside: 0,
         changed_at: now(),
     }
     .into()
