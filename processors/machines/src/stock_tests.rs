@@ -539,6 +539,55 @@ fn a_later_attempt_replaces_what_is_held_or_keeps_it() {
     );
 }
 
+/// The saga hears nothing of the refusal that its earlier attempt was told.
+#[test]
+fn a_later_attempt_does_not_keep_what_is_held_in_a_warehouse_that_is_offline() {
+    check(
+        "online main
+         online east
+         receive r1 A 1
+         reserve o1@main,east A 1
+         offline main
+         reserve o1/2@east,main A 1
+         release o1/2
+         online main
+         reserve o2@main,east A 1",
+        expect![[r#"
+            online main -> 
+            online east -> 
+            receive r1 A 1 -> 
+            reserve o1@main,east A 1 -> reserved at main, alone: main
+            offline main -> refused: A wants 1 has 0 warehouse_offline
+            reserve o1/2@east,main A 1 -> refused: A wants 1 has 0 warehouse_offline
+            release o1/2 -> 
+            online main -> 
+            reserve o2@main,east A 1 -> reserved at main, alone: main
+            A: on hand 1 reserved 1 allocated 0
+        "#]],
+    );
+}
+
+#[test]
+fn what_is_kept_of_a_sale_that_is_over_is_taken_from_free_pieces() {
+    check(
+        "receive r1 A 3
+         sale A 2 1 1000 2000
+         reserve o1:ann A 1
+         now 2000
+         reserve o1/2:ann@west A 1
+         release o1/2",
+        expect![[r#"
+            receive r1 A 3 -> 
+            sale A 2 1 1000 2000 -> 
+            reserve o1:ann A 1 -> reserved
+            now 2000 -> 
+            reserve o1/2:ann@west A 1 -> reserved
+            release o1/2 -> 
+            A: on hand 3 reserved 0 allocated 0
+        "#]],
+    );
+}
+
 #[test]
 fn what_no_order_moves_counts_once_and_tells_the_history() {
     check(

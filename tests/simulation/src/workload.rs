@@ -267,25 +267,28 @@ fn stock_api(chance: &mut Chance, clicks: &mut Vec<Click>, span: u64) {
         }
     }
     if chance.per_mille(600) {
-        let starts = chance.below(span / 2);
-        let ends = starts + chance.between(1_000_000, span / 2);
-        let moment =
-            |at: u64| Millis(crate::world::EPOCH + i64::try_from(at / 1_000).expect("short"));
-        let sale = FlashSaleScheduled {
-            sale_id: RequestId::derive("sale", &shop(0), "sale"),
-            merchant: shop(0),
-            sku: sku(0),
-            warehouse: WarehouseCode::MAIN,
-            quantity: i64::try_from(chance.between(1, 12)).expect("few"),
-            per_customer: i32::try_from(chance.below(4)).expect("few"),
-            starts_at: moment(starts),
-            ends_at: moment(ends),
-            requested_by: "sim".into(),
-        };
-        for _ in 0..chance.between(1, 2) {
-            let at = chance.below(starts + 1);
-            clicks.push(Click { at, sent: Sent::Sale(sale.clone()) });
-        }
+        flash_sale(chance, clicks, span);
+    }
+}
+
+fn flash_sale(chance: &mut Chance, clicks: &mut Vec<Click>, span: u64) {
+    let starts = chance.below(span / 2);
+    let ends = starts + chance.between(1_000_000, span / 2);
+    let moment = |at: u64| Millis(crate::world::EPOCH + i64::try_from(at / 1_000).expect("short"));
+    let sale = FlashSaleScheduled {
+        sale_id: RequestId::derive("sale", &shop(0), "sale"),
+        merchant: shop(0),
+        sku: sku(0),
+        warehouse: WarehouseCode::MAIN,
+        quantity: i64::try_from(chance.between(1, 12)).expect("few"),
+        per_customer: i32::try_from(chance.below(4)).expect("few"),
+        starts_at: moment(starts),
+        ends_at: moment(ends),
+        requested_by: "sim".into(),
+    };
+    for _ in 0..chance.between(1, 2) {
+        let at = chance.below(starts + 1);
+        clicks.push(Click { at, sent: Sent::Sale(sale.clone()) });
     }
 }
 

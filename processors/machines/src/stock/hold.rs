@@ -40,20 +40,22 @@ impl Stock {
     pub(super) fn give_back(&mut self, hold: &Hold, context: &Context) {
         let allocated = hold.state == HoldState::Allocated;
         for line in &hold.lines {
-            let to_sale = self.give_back_to_sale(hold, line, context);
+            let of_sale = self.of_sale(hold, line, context.now);
             self.change(&hold.merchant, line, |level, pieces| {
                 *(if allocated { &mut level.allocated } else { &mut level.reserved }) -= pieces;
-                level.set_aside += if to_sale { pieces } else { 0 };
+                level.set_aside += if of_sale { pieces } else { 0 };
             });
         }
+        self.uncount_purchases(hold);
     }
 
     /// Undoes [`Self::give_back`] within one step.
-    pub(super) fn take_again(&mut self, hold: &Hold) {
+    pub(super) fn take_again(&mut self, hold: &Hold, context: &Context) {
         for line in &hold.lines {
+            let of_sale = self.of_sale(hold, line, context.now);
             self.change(&hold.merchant, line, |level, pieces| {
                 level.reserved += pieces;
-                level.set_aside -= if line.sale.is_some() { pieces } else { 0 };
+                level.set_aside -= if of_sale { pieces } else { 0 };
             });
         }
         self.count_purchases(hold);

@@ -36,7 +36,8 @@ impl Stock {
             return;
         }
         let before = self.holds.get(&order);
-        // A later attempt while the last one holds: it is replaced, or kept if that cannot be.
+        // A later attempt while the last one holds: it is replaced, or kept if that cannot be and its
+        // warehouses are still there.
         let replaced = before
             .clone()
             .filter(|hold| hold.state == HoldState::Reserved && hold.attempt < command.attempt);
@@ -52,42 +53,56 @@ impl Stock {
                 // The release overtook its reservation: nobody waits for an answer.
                 HoldState::Released { .. } | HoldState::Dispatched { .. } => return,
             },
-            _ => match self.choose(&command, context) {
-                Ok(Choice { lines, levels, alone }) => {
-                    for (key, level) in levels {
-                        self.levels.put(key, level);
-                    }
-                    let answer = reserved(&command, &lines, alone, context);
-                    let on_sale = lines.iter().any(|line| line.sale.is_some());
-                    let customer_id = command.customer_id.clone().filter(|_| on_sale);
-                    let (merchant, attempt) = (command.merchant.clone(), command.attempt);
-                    let state = HoldState::Reserved;
-                    let hold = Hold { merchant, attempt, state, lines, customer_id };
-                    self.count_purchases(&hold);
-                    self.holds.put(order, hold);
-                    answer.into()
-                }
-                Err(refusals) => match replaced {
-                    Some(mut hold) => {
-                        self.take_again(&hold);
-                        hold.attempt = command.attempt;
-                        let answer = reserved(&command, &hold.lines, vec![], context);
-                        self.holds.put(order, hold);
-                        answer.into()
-                    }
-                    None => LinesRefused {
-                        order_id: command.order_id,
-                        accepted_at: command.accepted_at,
-                        stock_partition: context.partition,
-                        attempt: command.attempt,
-                        refusals,
-                    }
-                    .into(),
-                },
-            },
+            _ => self.take(order, &command, replaced, context),
         };
         let key = command.order_id;
         effects.emit(context, topics::ORDER_OUTCOMES.name, key.as_bytes(), answer);
+    }
+
+    /// Reserves what the command asks for in place of what an earlier attempt holds, if any, which has
+    /// been given back.
+    fn take(
+        &mut self,
+        order: OrderKey,
+        command: &ReserveLines,
+        replaced: Option<Hold>,
+        context: &Context,
+    ) -> Record {
+        let refusals = match self.choose(command, context) {
+            Ok(Choice { lines, levels, alone }) => {
+                for (key, level) in levels {
+                    self.levels.put(key, level);
+                }
+                let answer = reserved(command, &lines, alone, context);
+                let on_sale = lines.iter().any(|line| line.sale.is_some());
+                let customer_id = command.customer_id.clone().filter(|_| on_sale);
+                let (merchant, attempt) = (command.merchant.clone(), command.attempt);
+                let state = HoldState::Reserved;
+                let hold = Hold { merchant, attempt, state, lines, customer_id };
+                self.count_purchases(&hold);
+                self.holds.put(order, hold);
+                return answer.into();
+            }
+            Err(refusals) => refusals,
+        };
+        if let Some(mut hold) = replaced {
+            if self.all_online(&hold) {
+                self.take_again(&hold, context);
+                hold.attempt = command.attempt;
+                let answer = reserved(command, &hold.lines, vec![], context);
+                self.holds.put(order, hold);
+                return answer.into();
+            }
+            self.holds.remove(order);
+        }
+        LinesRefused {
+            order_id: command.order_id,
+            accepted_at: command.accepted_at,
+            stock_partition: context.partition,
+            attempt: command.attempt,
+            refusals,
+        }
+        .into()
     }
 
     fn choose(

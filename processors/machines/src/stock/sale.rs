@@ -118,20 +118,21 @@ impl Stock {
         }
     }
 
-    /// Takes a released line off its customer's limit; whether its pieces go back to the sale.
-    pub(super) fn give_back_to_sale(
-        &mut self,
-        hold: &Hold,
-        line: &HeldLine,
-        context: &Context,
-    ) -> bool {
+    /// Takes what a hold gives back off its customer's limits.
+    pub(super) fn uncount_purchases(&mut self, hold: &Hold) {
+        for line in hold.lines.iter().filter(|line| line.sale.is_some()) {
+            self.change_purchase(hold, line, -line.quantity);
+        }
+    }
+
+    /// Whether a line's pieces come from a sale that is not over, and go back to it.
+    pub(super) fn of_sale(&mut self, hold: &Hold, line: &HeldLine, now: Millis) -> bool {
         if line.sale.is_none() {
             return false;
         }
-        self.change_purchase(hold, line, -line.quantity);
         let key = (hold.merchant.clone(), line.sku.clone());
         let sale = self.on_sale().get(&key);
-        sale.is_some_and(|sale| Some(sale.sale_id) == line.sale && context.now < sale.ends_at)
+        sale.is_some_and(|sale| Some(sale.sale_id) == line.sale && now < sale.ends_at)
     }
 
     fn change_purchase(&mut self, hold: &Hold, line: &HeldLine, pieces: i32) {

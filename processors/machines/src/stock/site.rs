@@ -37,6 +37,11 @@ impl Stock {
                 .is_none_or(|site| site.online)
     }
 
+    /// Whether every warehouse that a hold has pieces in is offered.
+    pub(super) fn all_online(&mut self, hold: &Hold) -> bool {
+        hold.lines.iter().all(|line| self.online(&hold.merchant, &line.warehouse))
+    }
+
     /// Takes at least so many reserved pieces off a warehouse, of one SKU or of all, the newest orders
     /// first. Reads every hold of the partition: for what happens rarely.
     pub(super) fn evict(
