@@ -1,6 +1,6 @@
 //! `POST /v1/orders/{id}/cancel`, `/confirm` and `/dispatch`: what a customer or the warehouse wants of an
-//! order that is placed. The
-//! request is recorded; what becomes of it is the saga's to decide, and shows in the order's status.
+//! order that is placed. The request is recorded; what becomes of it is the saga's to decide, and shows in
+//! the order's status.
 
 use bytes::Buf;
 use compact_str::CompactString;
@@ -42,8 +42,9 @@ impl Change {
         }
     }
 
-    /// Statuses in which it is too late. `cancelled` is none: asking again is no mistake.
-    fn comes_too_late(self, status: &str) -> bool {
+    /// Statuses in which it is too late, or too early. `cancelled` is none for a cancel: asking again is no
+    /// mistake.
+    fn is_out_of_time(self, status: &str) -> bool {
         let ended = [
             "rejected",
             "declined",
@@ -53,14 +54,11 @@ impl Change {
             "undeliverable",
             "returned",
         ];
-        let early = ["received", "reserved", "authorized"];
         match self {
             Self::Cancel => ended.contains(&status),
             Self::Confirm => ended.contains(&status) || status == "cancelled",
-            // Shipped may be told by the courier first.
-            Self::Dispatch => {
-                status == "cancelled" || early.contains(&status) || ended[..3].contains(&status)
-            }
+            // The courier's scan may be known first.
+            Self::Dispatch => !["routed", "shipped", "undeliverable"].contains(&status),
         }
     }
 }
@@ -124,7 +122,7 @@ async fn may(
 ) -> Result<(), Problem> {
     let recent = app.recent.find(order_id.0).is_some_and(|click| *click.merchant == *merchant);
     match app.database.status(merchant, order_id).await {
-        Ok(Some(status)) if change.comes_too_late(&status) => {
+        Ok(Some(status)) if change.is_out_of_time(&status) => {
             Err(Problem::new(Code::OrderEnded, format!("the order is {status}")))
         }
         Ok(None) if !recent => Err(Problem::plain(Code::OrderNotFound)),
@@ -175,9 +173,9 @@ mod tests {
 
     #[test]
     fn a_repeated_cancel_is_no_mistake_and_a_late_one_is() {
-        assert!(!Change::Cancel.comes_too_late("cancelled"));
-        assert!(Change::Confirm.comes_too_late("cancelled"));
-        assert!(Change::Cancel.comes_too_late("shipped"));
-        assert!(!Change::Cancel.comes_too_late("routed"));
+        assert!(!Change::Cancel.is_out_of_time("cancelled"));
+        assert!(Change::Confirm.is_out_of_time("cancelled"));
+        assert!(Change::Cancel.is_out_of_time("shipped"));
+        assert!(!Change::Cancel.is_out_of_time("routed"));
     }
 }
