@@ -200,7 +200,7 @@ impl Truth {
         );
         let moved = "SELECT toInt64(count()), sum(quantity) FROM v_stock_movements";
         let moved: (i64, i64) = bench.clickhouse().query(moved).fetch_one().await?;
-        let expected = (i64::try_from(self.movements.len())?, self.movements.values().sum());
+        let expected = (i64::try_from(self.movements.len())?, self.movements.values().sum::<i64>());
         ensure!(moved == expected, "movements and pieces in clickhouse {moved:?} of {expected:?}");
         self.check_orders(bench).await
     }
