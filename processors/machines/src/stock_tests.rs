@@ -476,7 +476,7 @@ fn a_line_is_split_over_warehouses_when_none_has_all_its_pieces() {
             receive r2 A@east 2 -> 
             reserve o1@main,east A 3 -> reserved at main, alone: 
             release o1 -> 
-            allocate o1 -> 
+            allocate o1 -> rejected: nothing is reserved that could be allocated
             A@east: on hand 2 reserved 0 allocated 0
             A: on hand 2 reserved 0 allocated 0
         "#]],
