@@ -1,9 +1,12 @@
-//! `POST /v1/orders/{id}/cancel` and `/confirm`: what a customer wants of an order that is placed. The
-//! request is recorded; what becomes of it is the saga's to decide, and shows in the order's status.
+//! `POST /v1/orders/{id}/cancel`, `/confirm` and `/dispatch`: what a customer or the warehouse wants of an
+//! order that is placed. The request is recorded; what becomes of it is the saga's to decide, and shows in
+//! the order's status.
 
 use bytes::Buf;
 use compact_str::CompactString;
-use events::{CancelRequested, Merchant, OrderConfirmed, OrderId, Record, RequestId};
+use events::{
+    CancelRequested, Merchant, OrderConfirmed, OrderDispatched, OrderId, Record, RequestId,
+};
 use futures::Stream;
 use serde::Serialize;
 use serde_json::Value;
@@ -26,6 +29,8 @@ pub(crate) enum Change {
     Cancel,
     /// The customer stands by the order.
     Confirm,
+    /// The warehouse has handed the pieces over.
+    Dispatch,
 }
 
 impl Change {
@@ -33,11 +38,13 @@ impl Change {
         match self {
             Self::Cancel => "cancel",
             Self::Confirm => "confirm",
+            Self::Dispatch => "dispatch",
         }
     }
 
-    /// Statuses in which it is too late. `cancelled` is none: asking again is no mistake.
-    fn comes_too_late(self, status: &str) -> bool {
+    /// Statuses in which it is too late, or too early. `cancelled` is none for a cancel: asking again is no
+    /// mistake.
+    fn is_out_of_time(self, status: &str) -> bool {
         let ended = [
             "rejected",
             "declined",
@@ -47,7 +54,12 @@ impl Change {
             "undeliverable",
             "returned",
         ];
-        ended.contains(&status) || (self == Self::Confirm && status == "cancelled")
+        match self {
+            Self::Cancel => ended.contains(&status),
+            Self::Confirm => ended.contains(&status) || status == "cancelled",
+            // The courier's scan may be known first.
+            Self::Dispatch => !["routed", "shipped", "undeliverable"].contains(&status),
+        }
     }
 }
 
@@ -84,10 +96,11 @@ where
         let record: Record = match change {
             Change::Cancel => CancelRequested { order_id, merchant, request_id, reason }.into(),
             Change::Confirm => OrderConfirmed { order_id, merchant, request_id }.into(),
+            Change::Dispatch => OrderDispatched { order_id, merchant, request_id }.into(),
         };
         let payload = app.codec.to_bytes(&record);
         let key = order_id.as_bytes().to_vec();
-        app.publisher.publish(&[Outgoing { target: Target::Outcomes, key, payload }], outcome);
+        app.publisher.publish(&[Outgoing::keyed(Target::Outcomes, key, payload)], outcome);
     })
     .await?;
     let body = Accepted {
@@ -109,7 +122,7 @@ async fn may(
 ) -> Result<(), Problem> {
     let recent = app.recent.find(order_id.0).is_some_and(|click| *click.merchant == *merchant);
     match app.database.status(merchant, order_id).await {
-        Ok(Some(status)) if change.comes_too_late(&status) => {
+        Ok(Some(status)) if change.is_out_of_time(&status) => {
             Err(Problem::new(Code::OrderEnded, format!("the order is {status}")))
         }
         Ok(None) if !recent => Err(Problem::plain(Code::OrderNotFound)),
@@ -160,9 +173,9 @@ mod tests {
 
     #[test]
     fn a_repeated_cancel_is_no_mistake_and_a_late_one_is() {
-        assert!(!Change::Cancel.comes_too_late("cancelled"));
-        assert!(Change::Confirm.comes_too_late("cancelled"));
-        assert!(Change::Cancel.comes_too_late("shipped"));
-        assert!(!Change::Cancel.comes_too_late("routed"));
+        assert!(!Change::Cancel.is_out_of_time("cancelled"));
+        assert!(Change::Confirm.is_out_of_time("cancelled"));
+        assert!(Change::Cancel.is_out_of_time("shipped"));
+        assert!(!Change::Cancel.is_out_of_time("routed"));
     }
 }

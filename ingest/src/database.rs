@@ -34,7 +34,7 @@ const CONSIGNMENT: &str = "
     SELECT courier, consignment_id, tracking_number, price_minor, currency, promised_at, attempt
     FROM consignments WHERE order_id = $1 AND accepted_at = $2 ORDER BY version DESC LIMIT 1";
 const STOCK: &str = "
-    SELECT warehouse, on_hand, reserved, allocated, changed_at
+    SELECT warehouse, on_hand, reserved, allocated, changed_at, set_aside
     FROM stock_levels WHERE merchant = $1 AND sku = $2 ORDER BY warehouse";
 
 /// The store did not answer; says why, for the log.
@@ -100,6 +100,7 @@ pub(crate) struct Level {
     pub(crate) reserved: i64,
     pub(crate) allocated: i64,
     pub(crate) available: i64,
+    pub(crate) set_aside: i64,
     changed_at: String,
 }
 
@@ -270,12 +271,14 @@ fn read_consignment(row: &Row) -> Result<Consignment, tokio_postgres::Error> {
 fn level(row: &Row) -> Result<Level, tokio_postgres::Error> {
     let (on_hand, reserved, allocated): (i64, i64, i64) =
         (row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
+    let set_aside: i64 = row.try_get(5)?;
     Ok(Level {
         warehouse: row.try_get(0)?,
         on_hand,
         reserved,
         allocated,
-        available: on_hand.saturating_sub(reserved).saturating_sub(allocated),
+        available: on_hand.saturating_sub(reserved).saturating_sub(allocated) - set_aside,
+        set_aside,
         changed_at: time(row.try_get(4)?),
     })
 }

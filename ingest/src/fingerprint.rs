@@ -112,6 +112,11 @@ pub(crate) fn change(kind: &str, order_id: OrderId, reason: &str) -> Fingerprint
     digest(&Change { kind, order_id, reason })
 }
 
+/// Of a body whose fields stand in alphabetical order.
+pub(crate) fn body(canonical: &impl Serialize) -> Fingerprint {
+    digest(canonical)
+}
+
 fn digest(canonical: &impl Serialize) -> Fingerprint {
     let json = serde_json::to_vec(canonical).expect("strings and integers serialise");
     let hash: [u8; 32] = Sha256::digest(&json).into();

@@ -57,7 +57,7 @@ where
             order.placed(order_id, merchant, key.clone(), fingerprint, app.reservation_ms).into();
         let payload = app.codec.to_bytes(&record);
         let key = order_id.as_bytes().to_vec();
-        app.publisher.publish(&[Outgoing { target: Target::Orders, key, payload }], outcome);
+        app.publisher.publish(&[Outgoing::keyed(Target::Orders, key, payload)], outcome);
     })
     .await?;
     if answer.replayed {

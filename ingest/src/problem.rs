@@ -69,7 +69,7 @@ codes! {
     MethodNotAllowed 405 "method_not_allowed" false "The path has no such method"
         "The header `Allow` lists the path's methods."
     OrderEnded 409 "order_ended" false "It is too late for that"
-        "The order has ended, or is on its way: it can be neither cancelled nor confirmed any more."
+        "The order has ended, or is on its way: it can be neither cancelled nor confirmed any more; or it is not ready to be dispatched."
     RequestTimeout 408 "request_timeout" true "The body took too long"
         "The body did not arrive within 10 s (`limits.body_timeout_ms`). Nothing was accepted; send it again with the same key."
     BodyTooLarge 413 "body_too_large" false "The body is too large"

@@ -46,10 +46,13 @@ pub enum Target {
     Outcomes,
     /// `couriers`.
     Couriers,
+    /// `reference`.
+    Reference,
 }
 
 impl Target {
-    const ALL: [Self; 4] = [Self::Orders, Self::Stock, Self::Outcomes, Self::Couriers];
+    const ALL: [Self; 5] =
+        [Self::Orders, Self::Stock, Self::Outcomes, Self::Couriers, Self::Reference];
 
     fn topic(self) -> &'static str {
         match self {
@@ -57,6 +60,7 @@ impl Target {
             Self::Stock => topics::STOCK.name,
             Self::Outcomes => topics::ORDER_OUTCOMES.name,
             Self::Couriers => topics::COURIERS.name,
+            Self::Reference => topics::REFERENCE.name,
         }
     }
 }
@@ -66,10 +70,23 @@ impl Target {
 pub struct Outgoing {
     /// Where to.
     pub target: Target,
-    /// The record's key, which decides its partition.
+    /// The record's key.
     pub key: Vec<u8>,
     /// Its bytes.
     pub payload: Vec<u8>,
+    /// Where the sender chooses; `None`: the key decides.
+    pub partition: Option<i32>,
+}
+
+impl Outgoing {
+    /// A record whose key decides its partition.
+    pub fn keyed(target: Target, key: Vec<u8>, payload: Vec<u8>) -> Self {
+        Self { target, key, payload, partition: None }
+    }
+
+    fn partition(&self, partitions: i32) -> i32 {
+        self.partition.unwrap_or_else(|| topics::partition_for(&self.key, partitions))
+    }
 }
 
 /// What a delivery report finds its way home by.
@@ -185,7 +202,7 @@ impl Publisher {
         let producer = shared.producer();
         for (record, pass) in records.iter().zip(passes) {
             let ticket = Box::new(Ticket { pass, outcome: Arc::clone(outcome) });
-            let partition = topics::partition_for(&record.key, shared.partitions);
+            let partition = record.partition(shared.partitions);
             let message = BaseRecord::with_opaque_to(record.target.topic(), ticket)
                 .partition(partition)
                 .key(&record.key)
@@ -200,6 +217,11 @@ impl Publisher {
                 });
             }
         }
+    }
+
+    /// Partitions of every topic.
+    pub fn partitions(&self) -> i32 {
+        self.shared.partitions
     }
 
     /// Waits until everything handed over is settled, at most this long; says how many are not.
@@ -225,7 +247,7 @@ impl Drop for Publisher {
 
 impl Shared {
     fn slot(&self, record: &Outgoing) -> usize {
-        let partition = topics::partition_for(&record.key, self.partitions);
+        let partition = record.partition(self.partitions);
         let partition = usize::try_from(partition).expect("partitions are not negative");
         let partitions = usize::try_from(self.partitions).expect("checked at start");
         match record.target {
@@ -233,6 +255,7 @@ impl Shared {
             Target::Stock => partitions + partition,
             Target::Outcomes => 2 * partitions + partition,
             Target::Couriers => 3 * partitions + partition,
+            Target::Reference => 4 * partitions + partition,
         }
     }
 
@@ -338,7 +361,7 @@ mod tests {
         let publish = async || {
             let outcome = Arc::new(Outcome::new(1, false));
             let key = vec![7; 16];
-            let record = Outgoing { target: Target::Orders, key, payload: b"order".to_vec() };
+            let record = Outgoing::keyed(Target::Orders, key, b"order".to_vec());
             publisher.publish(&[record], &outcome);
             outcome.wait(Instant::now() + Duration::from_secs(10)).await
         };

@@ -50,6 +50,14 @@ impl<B> Request<B> {
         keys.authenticate(token.trim()).ok_or_else(refused)
     }
 
+    /// The merchant, and the id of the API key, which the history names.
+    pub(crate) fn caller(&self, keys: &KeyRing) -> Result<(Arc<Merchant>, CompactString), Problem> {
+        let merchant = self.merchant(keys)?;
+        let value = self.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let token = value.and_then(|text| text.split_once(' ')).map_or("", |(_, token)| token);
+        Ok((merchant, wire::keys::id(token.trim()).into()))
+    }
+
     pub(crate) fn idempotency_key(&self) -> Result<CompactString, Problem> {
         let mut values = self.headers.get_all(IDEMPOTENCY_KEY).iter();
         let value = values.next().ok_or_else(|| Problem::plain(Code::MissingIdempotencyKey))?;

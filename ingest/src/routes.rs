@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use bytes::Buf;
+use events::StockChangeKind;
 use futures::Stream;
 use serde::Serialize;
 use warp::Filter;
@@ -52,6 +53,25 @@ where
             ("/v1/orders/{id}/confirm", changes::request(app, request, id, Change::Confirm).await)
         }
         (["v1", "orders", _, "confirm"], _) => ("/v1/orders/{id}/confirm", only("POST")),
+        (["v1", "orders", id, "dispatch"], &Method::POST) => {
+            ("/v1/orders/{id}/dispatch", changes::request(app, request, id, Change::Dispatch).await)
+        }
+        (["v1", "orders", _, "dispatch"], _) => ("/v1/orders/{id}/dispatch", only("POST")),
+        (["v1", "stock", "flash-sales"], &Method::POST) => {
+            ("/v1/stock/flash-sales", stock::changes::flash_sale(app, request).await)
+        }
+        (["v1", "stock", "flash-sales"], _) => ("/v1/stock/flash-sales", only("POST")),
+        (["v1", "warehouses"], &Method::POST) => {
+            ("/v1/warehouses", stock::changes::warehouse(app, request).await)
+        }
+        (["v1", "warehouses"], _) => ("/v1/warehouses", only("POST")),
+        (["v1", "stock", name], method) if change_kind(name).is_some() => {
+            let (route, kind) = change_kind(name).expect("looked at in the guard");
+            let post = *method == Method::POST;
+            let answer =
+                if post { stock::changes::change(app, request, kind).await } else { only("POST") };
+            (route, answer)
+        }
         (["v1", "stock", "receipts"], &Method::POST) => {
             ("/v1/stock/receipts", stock::receive(app, request).await)
         }
@@ -76,6 +96,18 @@ where
         (["v1", "openapi.json"], _) => ("/v1/openapi.json", only("GET")),
         _ => ("unknown", Err(Problem::plain(Code::NotFound))),
     }
+}
+
+/// The stock API's changes, by the last part of their path.
+fn change_kind(name: &str) -> Option<(&'static str, StockChangeKind)> {
+    Some(match name {
+        "imports" => ("/v1/stock/imports", StockChangeKind::Opening),
+        "adjustments" => ("/v1/stock/adjustments", StockChangeKind::Adjustment),
+        "counts" => ("/v1/stock/counts", StockChangeKind::Count),
+        "transfers" => ("/v1/stock/transfers", StockChangeKind::Transfer),
+        "low-marks" => ("/v1/stock/low-marks", StockChangeKind::LowAt),
+        _ => return None,
+    })
 }
 
 /// The API, and the operator's paths if they have no port of their own.

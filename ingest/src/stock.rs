@@ -1,5 +1,8 @@
 //! `POST /v1/stock/receipts` and `GET /v1/stock/{sku}`.
 
+pub(crate) mod body;
+pub(crate) mod changes;
+
 use bytes::Buf;
 use events::{ReceiptId, Record, Sku, StockReceived, topics};
 use futures::Stream;
@@ -30,6 +33,7 @@ struct Stock<'a> {
     reserved: i64,
     allocated: i64,
     available: i64,
+    set_aside: i64,
     warehouses: Vec<Level>,
 }
 
@@ -58,11 +62,8 @@ where
                 fingerprint: Some(fingerprint),
             }
             .into();
-            Outgoing {
-                target: Target::Stock,
-                key: topics::stock_key(&merchant, sku).into_bytes(),
-                payload: app.codec.to_bytes(&record),
-            }
+            let key = topics::stock_key(&merchant, sku).into_bytes();
+            Outgoing::keyed(Target::Stock, key, app.codec.to_bytes(&record))
         };
         let records: Vec<Outgoing> = receipt.pieces.iter().map(record).collect();
         app.publisher.publish(&records, outcome);
@@ -106,6 +107,7 @@ where
         reserved: sum(|level| level.reserved),
         allocated: sum(|level| level.allocated),
         available: sum(|level| level.available),
+        set_aside: sum(|level| level.set_aside),
         warehouses,
     };
     Ok(routes::json(StatusCode::OK, &body))

@@ -15,6 +15,7 @@ use crate::faults::{Faults, Pointer};
 use crate::fingerprint;
 use crate::payment_methods;
 use crate::problem::Fault;
+use crate::stock::body as stock_body;
 
 /// More lines than this are refused, in orders and in receipts.
 pub const MAX_LINES: usize = 1000;
@@ -154,8 +155,7 @@ pub fn order(body: &Value) -> Result<Order, Vec<Fault>> {
     }
 }
 
-/// Checks the body of a stock receipt. It may name [`WarehouseCode::MAIN`] and no other warehouse: from
-/// no other one are orders served.
+/// Checks the body of a stock receipt. Without a warehouse it is [`WarehouseCode::MAIN`].
 ///
 /// # Errors
 /// With every fault, up to a hundred.
@@ -165,18 +165,8 @@ pub fn receipt(body: &Value) -> Result<Receipt, Vec<Fault>> {
     let Some(object) = faults.object(&at, body, &["warehouse", "lines"]) else {
         return Err(faults.list);
     };
-    let warehouse = match object.get("warehouse") {
-        None | Some(Value::Null) => Some(WarehouseCode::MAIN),
-        Some(value) => {
-            let at = at.child("warehouse");
-            let named = faults.string(&at, Some(value));
-            let main = named.filter(|named| *named == WarehouseCode::MAIN.as_str());
-            if named.is_some() && main.is_none() {
-                faults.add(&at, "must be main: other warehouses cannot be declared yet");
-            }
-            main.map(|_| WarehouseCode::MAIN)
-        }
-    };
+    let place = at.child("warehouse");
+    let warehouse = stock_body::warehouse(&mut faults, &place, object.get("warehouse"), true);
     let at = at.child("lines");
     let lines = lines(&mut faults, &at, object.get("lines"), receipt_line).unwrap_or_default();
     let mut pieces: BTreeMap<Sku, i32> = BTreeMap::new();
@@ -201,14 +191,7 @@ fn destination(faults: &mut Faults, at: &Pointer, value: Option<&Value>) -> Opti
         |name: &str, least: usize| faults.text(&at.child(name), object.get(name), least, MAX_TEXT);
     let (name, street, city) = (field("name", 1), field("street", 1), field("city", 1));
     let postcode = field("postcode", 0);
-    let country = faults.string(&at.child("country"), object.get("country"));
-    let country = country.filter(|text| {
-        let legal = text.len() == 2 && text.bytes().all(|b| b.is_ascii_uppercase());
-        if !legal {
-            faults.add(&at.child("country"), "must be an ISO 3166-1 code: two capital letters");
-        }
-        legal
-    });
+    let country = country(faults, &at.child("country"), object.get("country"));
     Some(Destination {
         name: name?,
         street: street?,
@@ -218,8 +201,22 @@ fn destination(faults: &mut Faults, at: &Pointer, value: Option<&Value>) -> Opti
     })
 }
 
+/// An ISO 3166-1 code.
+pub(crate) fn country<'v>(
+    faults: &mut Faults,
+    at: &Pointer<'_>,
+    value: Option<&'v Value>,
+) -> Option<&'v str> {
+    let text = faults.string(at, value)?;
+    let legal = text.len() == 2 && text.bytes().all(|b| b.is_ascii_uppercase());
+    if !legal {
+        faults.add(at, "must be an ISO 3166-1 code: two capital letters");
+    }
+    legal.then_some(text)
+}
+
 /// The lines that `each` can read; `None` if there is a fault in any.
-fn lines<T>(
+pub(crate) fn lines<T>(
     faults: &mut Faults,
     at: &Pointer,
     value: Option<&Value>,
@@ -257,7 +254,7 @@ fn receipt_line(faults: &mut Faults, at: &Pointer, item: &Value, _: i32) -> Opti
     Some((sku?, quantity?))
 }
 
-fn sku(faults: &mut Faults, at: &Pointer, object: &Map<String, Value>) -> Option<Sku> {
+pub(crate) fn sku(faults: &mut Faults, at: &Pointer, object: &Map<String, Value>) -> Option<Sku> {
     let at = at.child("sku");
     let text = faults.string(&at, object.get("sku"))?;
     faults.parsed(&at, Sku::parse(text))
@@ -278,7 +275,7 @@ fn total(faults: &mut Faults, at: &Pointer, lines: &[OrderLine]) -> Option<i64> 
     sum
 }
 
-fn moment(faults: &mut Faults, at: &Pointer, value: Option<&Value>) -> Option<Millis> {
+pub(crate) fn moment(faults: &mut Faults, at: &Pointer, value: Option<&Value>) -> Option<Millis> {
     let text = faults.string(at, value)?;
     let legal = parse_moment(text);
     if legal.is_none() {

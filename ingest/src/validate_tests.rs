@@ -180,9 +180,7 @@ fn a_receipt_sums_the_lines_of_a_sku() {
     // Changing the canonical form would turn a retry over an upgrade into a conflict: pinned.
     assert_eq!(read.fingerprint().0.to_string(), "31883aae-7935-70a3-64ac-7b3eafe6ba85");
     let elsewhere = json!({"warehouse": "east", "lines": [line("A", 2)]});
-    let fault = &receipt(&elsewhere).unwrap_err()[0];
-    assert_eq!(fault.pointer, "/warehouse");
-    assert!(fault.detail.contains("must be main"), "{}", fault.detail);
+    assert_eq!(receipt(&elsewhere).unwrap().warehouse.as_str(), "east");
     let faulty = json!({
         "warehouse": "a/b", "note": "",
         "lines": [line("A", 1_000_000), line("A", 1), line("C", 0), {"sku": "D"}]

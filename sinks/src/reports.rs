@@ -1,4 +1,4 @@
-//! Sink `reports`: the history of orders, in ClickHouse, for analysts.
+//! Sink `reports`: the history of orders and of stock, in ClickHouse, for analysts.
 //!
 //! ClickHouse has no transaction with Kafka. So rows are inserted first and the offset is committed
 //! after that, and whatever is unsure is inserted again: of the rows of one key a table keeps the one
@@ -16,7 +16,7 @@ mod rows;
 
 use anyhow::Result;
 use clickhouse::{Client, Compression};
-use events::topics::{ORDER_STATUS, Topic};
+use events::topics::{ORDER_STATUS, STOCK_MOVEMENTS, Topic};
 
 use crate::batch::Limits;
 use crate::config::{Batches, ClickHouse};
@@ -66,7 +66,7 @@ impl Sink for Reports {
     }
 
     fn topics(&self) -> &'static [&'static Topic] {
-        &[&ORDER_STATUS]
+        &[&ORDER_STATUS, &STOCK_MOVEMENTS]
     }
 
     fn limits(&self) -> Limits {

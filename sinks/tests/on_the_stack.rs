@@ -18,7 +18,7 @@ use support::{Bench, auditor, metric, readiness, until};
 
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// Writes orders, stock levels and repeats until it is told to stop, counting status events; some
+/// Writes orders, stock levels, movements and repeats until it is told to stop, counting status events; some
 /// transactions are aborted.
 fn write_on(mut writer: Writer, stop: &AtomicBool, written: &AtomicI64) -> Result<()> {
     let mut round = 0u32;
@@ -30,6 +30,7 @@ fn write_on(mut writer: Writer, stop: &AtomicBool, written: &AtomicI64) -> Resul
         }
         let body = writer::body("k", round * 200);
         records.push(writer::repeat(&body, writer::now(), i64::from(round)));
+        records.push(writer::movement(round));
         if round % 7 == 3 {
             writer.abort(&records)?;
         }
@@ -51,7 +52,7 @@ async fn check_all(bench: &Bench) -> Result<()> {
 
 /// Merges would hide a row that was inserted twice.
 async fn stop_merges(bench: &Bench) -> Result<()> {
-    for table in ["order_events", "order_lines", "order_states"] {
+    for table in ["order_events", "order_lines", "order_states", "stock_movements"] {
         bench.clickhouse().query(&format!("SYSTEM STOP MERGES {table}")).execute().await?;
     }
     Ok(())
@@ -292,8 +293,8 @@ async fn two_processes_share_and_one_hands_over() -> Result<()> {
     let both = bench.stack.start_service(Service::Sinks, 2).await?;
     let [first, second] = both.as_slice() else { panic!("two were asked for") };
     let shared =
-        || async { Ok(partitions(first, "reports")? == 2 && partitions(second, "reports")? == 2) };
-    until("two partitions each", PATIENCE, shared).await?;
+        || async { Ok(partitions(first, "reports")? == 4 && partitions(second, "reports")? == 4) };
+    until("four partitions each", PATIENCE, shared).await?;
     let mut writer = Writer::new(&bench.stack.brokers(), &bench.codec, "writer")?;
     writer.commit(&writer::histories("both", 0..500))?;
     check_all(&bench).await?;

@@ -16,7 +16,8 @@ const PROCESSORS: &str = "processors";
 const INBOXES: [Topic; 4] =
     [topics::ORDERS, topics::ORDER_OUTCOMES, topics::STOCK, topics::COURIERS];
 /// What the sink `tracking` reads.
-const TRACKED: [Topic; 3] = [topics::ORDER_STATUS, topics::ORDER_CONFLICTS, topics::STOCK_LEVELS];
+const TRACKED: [Topic; 4] =
+    [topics::ORDER_STATUS, topics::ORDER_CONFLICTS, topics::STOCK_LEVELS, topics::STOCK_MOVEMENTS];
 const ANSWERS: Duration = Duration::from_secs(15);
 
 /// Where a reader goes on: topic, partition, next offset.

@@ -2,6 +2,7 @@
 //!
 //! [`invoices`] reads real orders (with [`countries`]), [`replay`] sends them through [`shop`],
 //! [`load`] generates orders without end, [`watch`] sees them come out, [`raw`] is the ceiling above.
+//! [`reservations`] measures stock alone, beside PostgreSQL; [`growth`] what many SKUs cost.
 //! [`settle`] waits until nothing moves ([`lag`] counts what is left), [`reconcile`] compares what every system says,
 //! [`payments`] says what is paid with what, [`couriers`] asks the companies; [`state`] measures what a million rows cost,
 //! [`streams`] what open event streams do.
@@ -12,6 +13,7 @@ pub mod alerts;
 pub mod chaos;
 pub mod countries;
 pub mod couriers;
+pub mod growth;
 pub mod invoices;
 pub mod lag;
 pub mod load;
@@ -20,6 +22,7 @@ pub mod progress;
 pub mod raw;
 pub mod reconcile;
 pub mod replay;
+pub mod reservations;
 pub mod settle;
 pub mod shop;
 pub mod stack;

@@ -14,7 +14,7 @@ use crate::reconcile::{clickhouse, postgres};
 use crate::stack::System;
 
 /// Statuses in which today's flow leaves an order alone.
-pub const FINAL: [&str; 4] = ["routed", "rejected", "declined", "cancelled"];
+pub const FINAL: [&str; 5] = ["routed", "rejected", "declined", "cancelled", "expired"];
 
 const KAFKA_ANSWERS: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(250);

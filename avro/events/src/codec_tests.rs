@@ -62,6 +62,7 @@ fn refusal() -> LineRefusal {
         requested: 3,
         available: 1,
         reason: RefusalReason::Held,
+        elsewhere: vec![Alternative { warehouse: WarehouseCode::MAIN, available: 1 }],
     }
 }
 
@@ -96,6 +97,7 @@ fn samples() -> Vec<Record> {
             attempt: 1,
             warehouses: vec![warehouse.clone()],
             lines: vec![ReserveLine { line: 1, sku: sku.clone(), quantity: 6 }],
+            customer_id: Some("17850".into()),
         }
         .into(),
         ReleaseLines { order_id, accepted_at, merchant: merchant.clone(), attempt: 1 }.into(),
@@ -109,7 +111,15 @@ fn samples() -> Vec<Record> {
             fingerprint: Some(placed.fingerprint),
         }
         .into(),
-        LinesReserved { order_id, accepted_at, stock_partition: 3, attempt: 1 }.into(),
+        LinesReserved {
+            order_id,
+            accepted_at,
+            stock_partition: 3,
+            attempt: 1,
+            warehouse: Some(warehouse.clone()),
+            alone: vec![warehouse.clone()],
+        }
+        .into(),
         LinesRefused {
             order_id,
             accepted_at,
@@ -256,13 +266,14 @@ fn samples() -> Vec<Record> {
         .into(),
         StockLevelChanged {
             merchant: merchant.clone(),
-            sku,
-            warehouse,
+            sku: sku.clone(),
+            warehouse: warehouse.clone(),
             version: 12,
             on_hand: 10,
             reserved: 2,
             allocated: 1,
             changed_at: Millis(5),
+            set_aside: 3,
         }
         .into(),
         CancelRequested {
@@ -281,7 +292,7 @@ fn samples() -> Vec<Record> {
         VoidConsignment {
             order_id,
             accepted_at,
-            merchant,
+            merchant: merchant.clone(),
             lane,
             courier: Some(courier),
             attempt: 1,
@@ -316,6 +327,72 @@ fn samples() -> Vec<Record> {
             amount_minor: 1530,
             reason: "".into(),
             occurred_at: Millis(6),
+        }
+        .into(),
+        DispatchLines { order_id, accepted_at, merchant: merchant.clone(), attempt: 1 }.into(),
+        OrderDispatched {
+            order_id,
+            merchant: merchant.clone(),
+            request_id: RequestId::derive("dispatch", &merchant, "d1"),
+        }
+        .into(),
+        ChangeStock {
+            change_id: RequestId::derive("transfer", &merchant, "t1"),
+            merchant: merchant.clone(),
+            sku: sku.clone(),
+            warehouse: warehouse.clone(),
+            kind: StockChangeKind::Transfer,
+            quantity: 4,
+            to_warehouse: Some(WarehouseCode::parse("east").unwrap()),
+            reason: "closer to buyers".into(),
+            requested_by: "k1".into(),
+            fingerprint: Fingerprint(Uuid::from_u128(7)),
+        }
+        .into(),
+        StockMoved {
+            movement_id: Uuid::from_u128(1),
+            merchant: merchant.clone(),
+            sku: sku.clone(),
+            warehouse: warehouse.clone(),
+            kind: MovementKind::TransferOut,
+            quantity: -4,
+            on_hand: 6,
+            source_id: Uuid::from_u128(2),
+            reason: "closer to buyers".into(),
+            requested_by: "k1".into(),
+            moved_at: Millis(5),
+        }
+        .into(),
+        StockRanLow {
+            merchant: merchant.clone(),
+            sku: sku.clone(),
+            warehouse: warehouse.clone(),
+            available: 2,
+            low_at: 3,
+            at: Millis(5),
+        }
+        .into(),
+        FlashSaleScheduled {
+            sale_id: RequestId::derive("flash_sale", &merchant, "f1"),
+            merchant: merchant.clone(),
+            sku,
+            warehouse: warehouse.clone(),
+            quantity: 10_000,
+            per_customer: 2,
+            starts_at: Millis(5),
+            ends_at: Millis(6),
+            requested_by: "k1".into(),
+        }
+        .into(),
+        WarehouseListed {
+            merchant,
+            warehouse,
+            online: true,
+            routes: vec![Route { country: "FR".into(), cost_minor: 900, distance_km: 850 }],
+            cost_minor: 1_900,
+            distance_km: 3_000,
+            load_permille: 400,
+            requested_by: "k1".into(),
         }
         .into(),
     ]

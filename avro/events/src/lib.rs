@@ -9,6 +9,7 @@ pub mod codec;
 pub mod courier;
 pub mod ids;
 pub mod money;
+pub mod movements;
 pub mod order;
 pub mod origin;
 pub mod payment;
@@ -30,9 +31,13 @@ pub use ids::{
     RequestId, Sku, WarehouseCode,
 };
 pub use money::Currency;
+pub use movements::{
+    ChangeStock, FlashSaleScheduled, MovementKind, Route, StockChangeKind, StockMoved, StockRanLow,
+    WarehouseListed,
+};
 pub use order::{
-    CancelRequested, ConfirmationTimedOut, Destination, OrderConfirmed, OrderLine, OrderPlaced,
-    OrderRepeated, RepeatKind,
+    CancelRequested, ConfirmationTimedOut, Destination, OrderConfirmed, OrderDispatched, OrderLine,
+    OrderPlaced, OrderRepeated, RepeatKind,
 };
 pub use origin::{ORIGIN_HEADER, Origin};
 pub use payment::{
@@ -46,8 +51,8 @@ pub use routing::{
 };
 pub use status::{OrderStatus, OrderStatusChanged};
 pub use stock::{
-    AllocateLines, LineRefusal, LinesRefused, LinesReserved, RefusalReason, ReleaseLines,
-    ReserveLine, ReserveLines, StockLevelChanged, StockReceived,
+    AllocateLines, Alternative, DispatchLines, LineRefusal, LinesRefused, LinesReserved,
+    RefusalReason, ReleaseLines, ReserveLine, ReserveLines, StockLevelChanged, StockReceived,
 };
 pub use time::Millis;
 pub use tracking::{ConsignmentMoved, ConsignmentState, TrackingEvent, TrackingReported};

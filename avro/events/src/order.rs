@@ -135,3 +135,14 @@ pub struct OrderConfirmed {
     /// The request.
     pub request_id: RequestId,
 }
+
+/// The warehouse has handed an order's pieces over to the courier.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderDispatched {
+    /// The order.
+    pub order_id: OrderId,
+    /// The shop; another shop's request changes nothing.
+    pub merchant: Merchant,
+    /// The request.
+    pub request_id: RequestId,
+}

@@ -1,12 +1,13 @@
 //! The closed set of record types: one Avro schema, one registry subject and one Rust type each.
 
 use crate::{
-    AllocateLines, BookConsignment, BreakerMoved, CancelRequested, ConfirmationTimedOut,
-    ConsignmentBooked, ConsignmentFailed, ConsignmentMoved, CourierAnswered, CourierDecided,
-    CourierListed, CourierRuled, DeliveryJudged, LaneRuled, LinesRefused, LinesReserved,
-    OrderConfirmed, OrderPlaced, OrderRepeated, OrderStatusChanged, PaymentAnswered,
-    PaymentNotified, ReleaseLines, ReserveLines, StockLevelChanged, StockReceived,
-    TrackingReported, VoidConsignment,
+    AllocateLines, BookConsignment, BreakerMoved, CancelRequested, ChangeStock,
+    ConfirmationTimedOut, ConsignmentBooked, ConsignmentFailed, ConsignmentMoved, CourierAnswered,
+    CourierDecided, CourierListed, CourierRuled, DeliveryJudged, DispatchLines, FlashSaleScheduled,
+    LaneRuled, LinesRefused, LinesReserved, OrderConfirmed, OrderDispatched, OrderPlaced,
+    OrderRepeated, OrderStatusChanged, PaymentAnswered, PaymentNotified, ReleaseLines,
+    ReserveLines, StockLevelChanged, StockMoved, StockRanLow, StockReceived, TrackingReported,
+    VoidConsignment, WarehouseListed,
 };
 
 macro_rules! records {
@@ -120,6 +121,13 @@ records!(
     ConfirmationTimedOut,
     PaymentAnswered,
     PaymentNotified,
+    DispatchLines,
+    OrderDispatched,
+    ChangeStock,
+    StockMoved,
+    StockRanLow,
+    FlashSaleScheduled,
+    WarehouseListed,
 );
 
 impl RecordType {

@@ -1,5 +1,7 @@
-//! Topics `stock` and `stock-levels`, and stock's answers on `order-outcomes`.
+//! Topics `stock` and `stock-levels`, and stock's answers on `order-outcomes`. What no order causes is
+//! in `movements`.
 
+use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
 use crate::{Fingerprint, Merchant, Millis, OrderId, ReceiptId, Sku, WarehouseCode};
@@ -19,6 +21,9 @@ pub struct ReserveLines {
     pub warehouses: Vec<WarehouseCode>,
     /// The order's lines that this stock partition owns.
     pub lines: Vec<ReserveLine>,
+    /// The shop's customer, for limits per customer; `None` for a guest.
+    #[serde(default)]
+    pub customer_id: Option<CompactString>,
 }
 
 /// One line of a [`ReserveLines`].
@@ -58,6 +63,19 @@ pub struct AllocateLines {
     pub attempt: i32,
 }
 
+/// Command: what the order has allocated in this partition has left the warehouse. No answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DispatchLines {
+    /// The order.
+    pub order_id: OrderId,
+    /// With the id, the order's identity.
+    pub accepted_at: Millis,
+    /// Whose stock.
+    pub merchant: Merchant,
+    /// The attempt that reserved.
+    pub attempt: i32,
+}
+
 /// Pieces arrived at a warehouse.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StockReceived {
@@ -87,6 +105,13 @@ pub struct LinesReserved {
     pub stock_partition: i32,
     /// The attempt that was asked for.
     pub attempt: i32,
+    /// Where most of the pieces are held; `None` if the command named one warehouse only.
+    #[serde(default)]
+    pub warehouse: Option<WarehouseCode>,
+    /// The warehouses that could each have served every line asked for, best first; empty if the
+    /// command named one only.
+    #[serde(default)]
+    pub alone: Vec<WarehouseCode>,
 }
 
 /// Answer: nothing of what was asked for is held.
@@ -117,6 +142,18 @@ pub struct LineRefusal {
     pub available: i64,
     /// Why.
     pub reason: RefusalReason,
+    /// Where pieces of the SKU are free: what could be ordered instead, in part or from there.
+    #[serde(default)]
+    pub elsewhere: Vec<Alternative>,
+}
+
+/// Pieces that a refused line could have instead.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alternative {
+    /// Where.
+    pub warehouse: WarehouseCode,
+    /// Pieces free there.
+    pub available: i64,
 }
 
 /// Why there is not enough.
@@ -131,6 +168,10 @@ pub enum RefusalReason {
     Held,
     /// Never received.
     UnknownSku,
+    /// Enough pieces, but in a warehouse that is offline.
+    WarehouseOffline,
+    /// More than the flash sale lets a customer have, or a guest in a sale with a limit.
+    CustomerLimit,
 }
 
 impl RefusalReason {
@@ -141,6 +182,8 @@ impl RefusalReason {
             Self::SoldOut => "sold_out",
             Self::Held => "held",
             Self::UnknownSku => "unknown_sku",
+            Self::WarehouseOffline => "warehouse_offline",
+            Self::CustomerLimit => "customer_limit",
         }
     }
 }
@@ -164,4 +207,7 @@ pub struct StockLevelChanged {
     pub allocated: i64,
     /// When.
     pub changed_at: Millis,
+    /// Free, but only for a flash sale.
+    #[serde(default)]
+    pub set_aside: i64,
 }

@@ -56,6 +56,8 @@ pub const ORDER_OUTCOMES: Topic = Topic {
         RecordType::ConsignmentMoved,
         RecordType::PaymentAnswered,
         RecordType::PaymentNotified,
+        RecordType::OrderDispatched,
+        RecordType::WarehouseListed,
     ],
     retention: Retention::Days(7),
 };
@@ -68,6 +70,10 @@ pub const STOCK: Topic = Topic {
         RecordType::ReleaseLines,
         RecordType::AllocateLines,
         RecordType::StockReceived,
+        RecordType::DispatchLines,
+        RecordType::ChangeStock,
+        RecordType::FlashSaleScheduled,
+        RecordType::WarehouseListed,
     ],
     retention: Retention::Days(7),
 };
@@ -116,6 +122,21 @@ pub const ORDER_CONFLICTS: Topic = Topic {
     retention: Retention::Days(30),
 };
 
+/// The history of what is on hand, by merchant and SKU.
+pub const STOCK_MOVEMENTS: Topic = Topic {
+    name: "stock-movements",
+    record_types: &[RecordType::StockMoved, RecordType::StockRanLow],
+    retention: Retention::Forever,
+};
+
+/// Reference data as it is now, by merchant and id. A change is also appended to every partition of the
+/// inboxes that decide by it, so that it has a place in their logs.
+pub const REFERENCE: Topic = Topic {
+    name: "reference",
+    record_types: &[RecordType::WarehouseListed],
+    retention: Retention::Compacted,
+};
+
 /// Every topic that carries records.
 pub const ALL: &[Topic] = &[
     ORDERS,
@@ -126,6 +147,8 @@ pub const ALL: &[Topic] = &[
     ORDER_STATUS,
     STOCK_LEVELS,
     ORDER_CONFLICTS,
+    STOCK_MOVEMENTS,
+    REFERENCE,
 ];
 
 /// Processors, each with a changelog.
@@ -199,10 +222,11 @@ mod tests {
     }
 
     #[test]
-    fn every_record_type_has_exactly_one_topic() {
+    fn every_record_type_has_one_topic_and_reference_data_its_readers_too() {
         for t in RecordType::ALL {
             let homes = ALL.iter().filter(|topic| topic.record_types.contains(t)).count();
-            assert_eq!(homes, 1, "{}", t.name());
+            let reference = REFERENCE.record_types.contains(t);
+            assert!(if reference { homes > 1 } else { homes == 1 }, "{}", t.name());
         }
     }
 }

@@ -92,6 +92,11 @@ impl Keys {
     }
 }
 
+/// The id of the key with this secret, as [`Entry::id`] tells it: safe to be shown and logged.
+pub fn id(bearer: &str) -> String {
+    hash(bearer).iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Makes a key: the secret, to be shown once, and the entry for [`add`].
 pub fn issue(merchant: &Merchant) -> (String, Entry) {
     let mut random = [0; 32];

@@ -105,10 +105,9 @@ where
     let outcome = Arc::new(Outcome::new(recorded, false));
     let records: Vec<Outgoing> = reports
         .into_iter()
-        .map(|report| Outgoing {
-            target: Target::Couriers,
-            key: report.lane.as_str().as_bytes().to_vec(),
-            payload: app.codec.to_bytes(&Record::from(report)),
+        .map(|report| {
+            let key = report.lane.as_str().as_bytes().to_vec();
+            Outgoing::keyed(Target::Couriers, key, app.codec.to_bytes(&Record::from(report)))
         })
         .collect();
     app.publisher.publish(&records, &outcome);

@@ -131,7 +131,7 @@ async fn record(app: &App, notice: PaymentNotified) -> Result<(), Problem> {
     orders::settle(app, click, 1, |app, outcome| {
         let key = notice.order_id.as_bytes().to_vec();
         let payload = app.codec.to_bytes(&Record::from(notice));
-        app.publisher.publish(&[Outgoing { target: Target::Outcomes, key, payload }], outcome);
+        app.publisher.publish(&[Outgoing::keyed(Target::Outcomes, key, payload)], outcome);
     })
     .await?;
     Ok(())

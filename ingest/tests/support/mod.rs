@@ -18,10 +18,11 @@ use wire::admin::Layout;
 
 const PARTITIONS: i32 = 4;
 /// The sinks' own tables: what ingest reads is what they write.
-const TABLES: &str = concat!(
+const TABLES: &[&str] = &[
     include_str!("../../../sinks/src/tracking/migrations/V1__tables.sql"),
     include_str!("../../../sinks/src/tracking/migrations/V2__orders_lists.sql"),
-);
+    include_str!("../../../sinks/src/tracking/migrations/V3__stock_movements.sql"),
+];
 
 /// A running world and the secrets of its merchants.
 pub(crate) struct World {
@@ -62,7 +63,9 @@ impl World {
             .await?;
         let registry = wire::config::Registry { url: stack.registry_url() };
         let codec = wire::registry::set_up(&registry).await?;
-        database(&stack).await?.batch_execute(TABLES).await?;
+        for tables in TABLES {
+            database(&stack).await?.batch_execute(tables).await?;
+        }
         let key = |merchant: &str| -> Result<String> {
             let (secret, entry) = wire::keys::issue(&Merchant::parse(merchant)?);
             wire::keys::add(&stack.keys_file(), entry)?;

@@ -16,113 +16,34 @@ mod cancel;
 mod deliver;
 mod end;
 mod pay;
+mod ranking;
 mod reserve;
+mod rows;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use compact_str::CompactString;
 use events::{
-    Consignment, CourierCode, Currency, LineRefusal, LinesReserved, Merchant, Millis, OrderId,
-    OrderPlaced, OrderStatus, OrderStatusChanged, PaymentFact, Record, topics,
+    Consignment, LineRefusal, LinesReserved, Millis, OrderId, OrderPlaced, OrderStatus,
+    OrderStatusChanged, PaymentFact, Record, topics,
 };
-use serde::{Deserialize, Serialize};
 
 use crate::dedupe::{self, Admission, OrderRow, Wish};
 use crate::machine::{Context, Effects, Machine, Source};
 use crate::payments::Payments;
-use crate::table::{AnyTable, Backing, Key, Row, Table, TableId};
-
-/// What changes while an order is served; its body stays in [`OrderRow`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Saga {
-    /// With the order id, the order's identity.
-    pub accepted_at: Millis,
-    /// Version of the last status event.
-    pub version: i32,
-    /// Where the saga stands.
-    pub stage: Stage,
-    /// Stock partitions that hold lines of this order, or have been asked to.
-    pub stock_partitions: Vec<i32>,
-    /// Try of the reservation, from 1.
-    pub attempt: i32,
-    /// What every status event repeats.
-    pub facts: Facts,
-    /// Who has booked it, and under which attempt.
-    #[serde(default)]
-    pub consignment: Option<(CourierCode, i32)>,
-    /// The customer has confirmed before everything was reserved.
-    #[serde(default)]
-    pub confirmed: bool,
-}
-
-/// Where a saga stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Stage {
-    /// Waits for these stock partitions.
-    Reserving {
-        /// Not answered yet.
-        waiting: Vec<i32>,
-        /// To be asked when those have answered; only from the second attempt on.
-        #[serde(default)]
-        rest: Vec<i32>,
-    },
-    /// Was refused pieces that are only held by others, and will ask again.
-    Retrying {
-        /// When.
-        at: Millis,
-    },
-    /// Waits for the customer's confirmation.
-    Awaiting {
-        /// Expires then.
-        until: Millis,
-    },
-    /// Waits for its payment.
-    Paying,
-    /// Waits for a courier.
-    Booking,
-    /// A courier has it.
-    Routed,
-    /// Cancelled, while a courier may have it.
-    Cancelling,
-    /// On its way to the customer.
-    Shipped,
-    /// The courier has given up; it may come back.
-    Undeliverable,
-    /// It has ended with this status; what was paid is still on its way back.
-    Settling(OrderStatus),
-}
-
-/// What every status event repeats of its order, so that no reader needs to join.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Facts {
-    /// The shop.
-    pub merchant: Merchant,
-    /// The shop's business time.
-    pub ordered_at: Millis,
-    /// Minor units.
-    pub total_minor: i64,
-    /// Of the total.
-    pub currency: Currency,
-    /// Lines in the order.
-    pub line_count: i32,
-}
-
-impl Row for Saga {
-    fn deadline(&self) -> Option<Millis> {
-        match self.stage {
-            Stage::Retrying { at } => Some(at),
-            Stage::Awaiting { until } => Some(until),
-            _ => None,
-        }
-    }
-}
+use crate::table::{AnyTable, Backing, Key, Row as _, Table, TableId, WarehouseKey};
+pub use ranking::Warehouse;
+pub use rows::{Facts, Place, Saga, Stage};
 
 /// The orders processor's machine: dedupe, then the saga.
 pub struct Fulfilment {
     orders: Table<OrderId, OrderRow>,
     sagas: Table<OrderId, Saga>,
     payments: Payments,
+    warehouses: Table<WarehouseKey, Warehouse>,
+    /// The warehouses table read whole, since every order is ranked by it; filled on first use.
+    all_warehouses: Option<BTreeMap<WarehouseKey, Warehouse>>,
 }
 
 /// What a status event says beyond the order's facts.
@@ -142,6 +63,8 @@ impl Fulfilment {
             orders: Table::new(1, backing),
             sagas: Table::new(2, backing),
             payments: Payments::new((3, 4), backing),
+            warehouses: Table::new(5, backing),
+            all_warehouses: None,
         }
     }
 
@@ -166,7 +89,10 @@ impl Fulfilment {
         let cancelled = early == Some(Wish::Cancel);
         let commands = match cancelled {
             true => BTreeMap::new(),
-            false => reserve::reservations(&placed, accepted_at, context.partitions),
+            false => {
+                let ranking = self.ranking(&placed.merchant, &placed.destination.country);
+                reserve::reservations(&placed, &ranking, accepted_at, context.partitions)
+            }
         };
         let stock_partitions: Vec<i32> = commands.keys().copied().collect();
         let facts = Facts {
@@ -185,6 +111,10 @@ impl Fulfilment {
             facts,
             consignment: None,
             confirmed: early == Some(Wish::Confirm),
+            origin: None,
+            places: vec![],
+            dispatched: false,
+            ended_as: None,
         };
         let row = OrderRow {
             accepted_at,
@@ -213,7 +143,18 @@ impl Fulfilment {
         if answer.attempt != saga.attempt {
             return;
         }
+        // A warehouse went offline, and another one has the pieces: a courier will be booked from there.
+        if let (Stage::Awaiting { .. } | Stage::Paying, Some(warehouse)) =
+            (&saga.stage, &answer.warehouse)
+        {
+            saga.origin = Some(warehouse.clone());
+            self.sagas.put(order_id, saga);
+            return;
+        }
         let Stage::Reserving { waiting, rest } = &mut saga.stage else { return };
+        if let Some(warehouse) = answer.warehouse.clone() {
+            saga.places.push(Place { warehouse, alone: answer.alone.clone() });
+        }
         waiting.retain(|partition| *partition != answer.stock_partition);
         match (waiting.is_empty(), std::mem::take(rest)) {
             (false, still) => {
@@ -223,7 +164,11 @@ impl Fulfilment {
             (true, rest) if !rest.is_empty() => {
                 self.reserve_next(order_id, saga, rest, context, fx);
             }
-            _ => self.reserved(order_id, saga, context, fx),
+            _ => {
+                if let Some(saga) = self.settle_origin(order_id, saga, context, fx) {
+                    self.reserved(order_id, saga, context, fx);
+                }
+            }
         }
     }
 
@@ -281,6 +226,8 @@ impl Machine for Fulfilment {
             Record::LinesRefused(answer) => self.lines_refused(answer, context, effects),
             Record::CancelRequested(request) => self.cancel(request, context, effects),
             Record::OrderConfirmed(request) => self.confirm(request, context, effects),
+            Record::OrderDispatched(request) => self.dispatched(&request, effects),
+            Record::WarehouseListed(listed) => self.list_warehouse(listed),
             Record::ConfirmationTimedOut(over) => self.expire(&over, context, effects),
             Record::ConsignmentBooked(answer) => self.booked(answer, context, effects),
             Record::ConsignmentFailed(answer) => self.booking_failed(&answer, context, effects),
@@ -317,7 +264,7 @@ impl Machine for Fulfilment {
 
     fn tables(&mut self) -> Vec<&mut dyn AnyTable> {
         let [moving, captured] = self.payments.tables();
-        vec![&mut self.orders, &mut self.sagas, moving, captured]
+        vec![&mut self.orders, &mut self.sagas, moving, captured, &mut self.warehouses]
     }
 }
 

@@ -4,8 +4,8 @@ use super::*;
 use crate::machine::Effect;
 use crate::table::memory::Memory;
 use events::{
-    ConsignmentBooked, ConsignmentFailed, ConsignmentMoved, Destination, Fingerprint, LinesRefused,
-    OrderLine, RefusalReason, Sku,
+    ConsignmentBooked, ConsignmentFailed, ConsignmentMoved, CourierCode, Currency, Destination,
+    Fingerprint, LinesRefused, Merchant, OrderLine, RefusalReason, Sku,
 };
 
 const PARTITIONS: i32 = 4;
@@ -107,6 +107,8 @@ impl Saga {
             accepted_at: ACCEPTED,
             stock_partition,
             attempt: 1,
+            warehouse: None,
+            alone: vec![],
         }
     }
 
@@ -122,6 +124,7 @@ impl Saga {
                 requested: 1,
                 available: 0,
                 reason: RefusalReason::SoldOut,
+                elsewhere: vec![],
             }],
         }
     }

@@ -16,11 +16,14 @@ pub struct Violation {
     pub detail: String,
 }
 
-/// ST-1: for every SKU and warehouse, 0 ≤ reserved, 0 ≤ allocated, reserved + allocated ≤ on hand.
+/// ST-1: for every SKU and warehouse, reserved, allocated and what is set aside for a flash sale are not
+/// negative, and their sum is no more than what is on hand.
 pub fn level(key: &LevelKey, level: &Level) -> Option<Violation> {
     let sound = level.reserved >= 0
         && level.allocated >= 0
-        && level.reserved.saturating_add(level.allocated) <= level.on_hand;
+        && level.set_aside >= 0
+        && level.reserved.saturating_add(level.allocated).saturating_add(level.set_aside)
+            <= level.on_hand;
     (!sound).then(|| Violation {
         invariant: "ST-1",
         detail: format!("{}/{}/{} stands at {level:?}", key.0, key.1, key.2),

@@ -70,6 +70,8 @@ fn paying(amounts: &[(&str, i64)]) -> (World, Vec<String>) {
         accepted_at: ACCEPTED,
         stock_partition: 0,
         attempt: 1,
+        warehouse: None,
+        alone: vec![],
     };
     let told = world.step(reserved);
     (world, told)

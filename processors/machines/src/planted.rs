@@ -77,6 +77,8 @@ bugs!(
     LateWebhookBelieved,
     /// A courier is booked when the payment is authorized.
     BookedUnpaid,
+    /// A flash sale's limit per customer does not count.
+    LimitIgnored,
     /// Tracking's transaction guards neither versions nor its offset.
     SinkWithoutGuards,
     /// Reports commits its offset before it inserts.

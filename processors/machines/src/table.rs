@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use compact_str::CompactString;
 use events::{CourierCode, Merchant, Millis, OrderId, OrderKey, ReceiptId, Sku, WarehouseCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -252,6 +253,51 @@ impl Key for LevelKey {
         let merchant = Merchant::parse(parts.next()?).ok()?;
         let sku = Sku::parse(parts.next()?).ok()?;
         Some((merchant, sku, WarehouseCode::parse(parts.next()?).ok()?))
+    }
+}
+
+/// A SKU of a merchant.
+pub type SkuKey = (Merchant, Sku);
+
+impl Key for SkuKey {
+    fn to_bytes(&self) -> Vec<u8> {
+        format!("{}/{}", self.0, self.1).into_bytes()
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (merchant, sku) = std::str::from_utf8(bytes).ok()?.split_once('/')?;
+        Some((Merchant::parse(merchant).ok()?, Sku::parse(sku).ok()?))
+    }
+}
+
+/// A merchant's warehouse.
+pub type WarehouseKey = (Merchant, WarehouseCode);
+
+impl Key for WarehouseKey {
+    fn to_bytes(&self) -> Vec<u8> {
+        format!("{}/{}", self.0, self.1).into_bytes()
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (merchant, warehouse) = std::str::from_utf8(bytes).ok()?.split_once('/')?;
+        Some((Merchant::parse(merchant).ok()?, WarehouseCode::parse(warehouse).ok()?))
+    }
+}
+
+/// A SKU and the customer, by the shop's own id, who bought it.
+pub type PurchaseKey = (Merchant, Sku, CompactString);
+
+impl Key for PurchaseKey {
+    fn to_bytes(&self) -> Vec<u8> {
+        format!("{}/{}/{}", self.0, self.1, self.2).into_bytes()
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        // The customer's id may have any character; the codes before it have no '/'.
+        let mut parts = std::str::from_utf8(bytes).ok()?.splitn(3, '/');
+        let merchant = Merchant::parse(parts.next()?).ok()?;
+        let sku = Sku::parse(parts.next()?).ok()?;
+        Some((merchant, sku, parts.next()?.into()))
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use events::topics::ORDER_STATUS;
+use events::topics::{ORDER_STATUS, STOCK_MOVEMENTS};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
 
@@ -17,9 +17,9 @@ use crate::report::query::Database;
 /// The sink's consumer group.
 const GROUP: &str = "reports";
 /// Tables that are filled from the log.
-const TABLES: [&str; 3] = ["order_lines", "order_events", "order_states"];
+const TABLES: [&str; 4] = ["order_lines", "order_events", "order_states", "stock_movements"];
 /// Topics that the sink reads.
-const TOPICS: [&str; 1] = [ORDER_STATUS.name];
+const TOPICS: [&str; 2] = [ORDER_STATUS.name, STOCK_MOVEMENTS.name];
 const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// `tillroll reports …`

@@ -209,6 +209,7 @@ fn in_calendar(record: &Record) -> bool {
                 && status.consignment.as_ref().is_none_or(|c| within(&[c.promised_at]))
         }
         Record::StockLevelChanged(level) => within(&[level.changed_at]),
+        Record::StockMoved(moved) => within(&[moved.moved_at]),
         Record::OrderRepeated(repeat) => within(&[repeat.accepted_at, repeat.repeated_at]),
         _ => true,
     }

@@ -17,6 +17,7 @@ const MIGRATIONS: &[(u32, &str, &str)] = &[
     (1, "order_events", include_str!("migrations/V1__order_events.sql")),
     (2, "order_lines_and_states", include_str!("migrations/V2__order_lines_and_states.sql")),
     (3, "repeated_blocks", include_str!("migrations/V3__repeated_blocks.sql")),
+    (4, "stock_movements", include_str!("migrations/V4__stock_movements.sql")),
 ];
 
 /// What analysts read: made anew at every start, after the migrations.

@@ -7,6 +7,7 @@
 mod order_events;
 mod order_lines;
 mod order_states;
+mod stock_movements;
 
 use events::{Millis, OrderStatusChanged, Record};
 use uuid::Uuid;
@@ -24,8 +25,8 @@ pub(super) struct Table {
 }
 
 /// Every table, in the order in which a batch fills them: an order that is seen has its lines and events.
-pub(super) static TABLES: [&Table; 3] =
-    [&order_lines::TABLE, &order_events::TABLE, &order_states::TABLE];
+pub(super) static TABLES: [&Table; 4] =
+    [&order_lines::TABLE, &order_events::TABLE, &order_states::TABLE, &stock_movements::TABLE];
 
 /// Where an event stands in the log, and the batch that wrote it.
 #[derive(Debug, Clone, Copy)]
@@ -52,12 +53,16 @@ pub(super) trait Rows {
     fn row(&mut self, table: &'static Table, at: Millis, encode: impl FnOnce(&mut Vec<u8>));
 }
 
-/// Hands out a record's rows; a record of another topic has none.
+/// Hands out a record's rows; one that is no part of the history has none.
 pub(super) fn encode(record: &Record, source: &Source, rows: &mut impl Rows) {
-    if let Record::OrderStatusChanged(event) = record {
-        order_lines::encode(event, source, rows);
-        order_events::encode(event, source, rows);
-        order_states::encode(event, source, rows);
+    match record {
+        Record::OrderStatusChanged(event) => {
+            order_lines::encode(event, source, rows);
+            order_events::encode(event, source, rows);
+            order_states::encode(event, source, rows);
+        }
+        Record::StockMoved(moved) => stock_movements::encode(moved, source, rows),
+        _ => {}
     }
 }
 

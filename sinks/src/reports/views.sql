@@ -45,6 +45,15 @@ FROM order_lines FINAL
 SETTINGS do_not_merge_across_partitions_select_final = 1
 COMMENT 'Every line of every order once; the order''s status says whether it was sold';
 
+CREATE OR REPLACE VIEW v_stock_movements AS
+SELECT
+    movement_id, merchant, sku, warehouse, kind, quantity, on_hand, source_id, reason, requested_by, moved_at,
+    toDate(moved_at, '{time_zone}') AS moved_day_local,
+    ingested_at
+FROM stock_movements FINAL
+SETTINGS do_not_merge_across_partitions_select_final = 1
+COMMENT 'Every movement of stock once: the sum of quantity is what is on hand';
+
 -- Times and texts stand below the precedence that they were told with.
 CREATE OR REPLACE FUNCTION tillroll_time AS (told) -> fromUnixTimestamp64Milli(toInt64(bitAnd(told, 18446744073709551615)), 'UTC');
 

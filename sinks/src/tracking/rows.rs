@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use compact_str::CompactString;
 use events::{
     Destination, LineRefusal, Millis, OrderPlaced, OrderRepeated, OrderStatusChanged, RepeatKind,
-    StockLevelChanged,
+    StockLevelChanged, StockMoved,
 };
 use tokio_postgres::types::Json;
 use uuid::Uuid;
@@ -230,6 +230,7 @@ pub(super) struct LevelColumns<'a> {
     pub(super) reserved: Vec<i64>,
     pub(super) allocated: Vec<i64>,
     pub(super) changed_at: Vec<Time>,
+    pub(super) set_aside: Vec<i64>,
 }
 
 impl<'a> LevelColumns<'a> {
@@ -252,6 +253,45 @@ impl<'a> LevelColumns<'a> {
             columns.reserved.push(level.reserved);
             columns.allocated.push(level.allocated);
             columns.changed_at.push(time(level.changed_at));
+            columns.set_aside.push(level.set_aside);
+        }
+        columns
+    }
+}
+
+/// Rows for `stock_movements`.
+#[derive(Default)]
+pub(super) struct MovementColumns<'a> {
+    pub(super) movement_id: Vec<Uuid>,
+    pub(super) merchant: Vec<&'a str>,
+    pub(super) sku: Vec<&'a str>,
+    pub(super) warehouse: Vec<&'a str>,
+    pub(super) kind: Vec<&'static str>,
+    pub(super) quantity: Vec<i64>,
+    pub(super) on_hand: Vec<i64>,
+    pub(super) source_id: Vec<Uuid>,
+    pub(super) reason: Vec<&'a str>,
+    pub(super) requested_by: Vec<&'a str>,
+    pub(super) moved_at: Vec<Time>,
+}
+
+impl<'a> MovementColumns<'a> {
+    pub(super) fn of(movements: impl Iterator<Item = &'a StockMoved>) -> Self {
+        let mut sorted: Vec<&StockMoved> = movements.collect();
+        sorted.sort_by_key(|moved| moved.movement_id);
+        let mut columns = Self::default();
+        for moved in sorted {
+            columns.movement_id.push(moved.movement_id);
+            columns.merchant.push(moved.merchant.as_str());
+            columns.sku.push(moved.sku.as_str());
+            columns.warehouse.push(moved.warehouse.as_str());
+            columns.kind.push(moved.kind.as_str());
+            columns.quantity.push(moved.quantity);
+            columns.on_hand.push(moved.on_hand);
+            columns.source_id.push(moved.source_id);
+            columns.reason.push(&moved.reason);
+            columns.requested_by.push(&moved.requested_by);
+            columns.moved_at.push(time(moved.moved_at));
         }
         columns
     }

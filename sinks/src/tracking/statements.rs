@@ -90,12 +90,13 @@ pub(super) const ORDERS_FILL: &str = "UPDATE orders AS o SET customer_id = n.cus
         AND o.destination IS NULL AND n.destination IS NOT NULL";
 
 const LEVELS: &str = "INSERT INTO stock_levels AS s (merchant, sku, warehouse, version, on_hand,
-        reserved, allocated, changed_at)
+        reserved, allocated, changed_at, set_aside)
     SELECT unnest($1::text[]), unnest($2::text[]), unnest($3::text[]), unnest($4::bigint[]),
-        unnest($5::bigint[]), unnest($6::bigint[]), unnest($7::bigint[]), unnest($8::timestamptz[])
+        unnest($5::bigint[]), unnest($6::bigint[]), unnest($7::bigint[]), unnest($8::timestamptz[]),
+        unnest($9::bigint[])
     ON CONFLICT (merchant, sku, warehouse) DO UPDATE SET version = excluded.version,
         on_hand = excluded.on_hand, reserved = excluded.reserved, allocated = excluded.allocated,
-        changed_at = excluded.changed_at
+        changed_at = excluded.changed_at, set_aside = excluded.set_aside
     WHERE s.version < excluded.version";
 
 const REPEATS: &str =
@@ -103,6 +104,13 @@ const REPEATS: &str =
         repeated_at, source_partition, source_offset)
     SELECT unnest($1::uuid[]), unnest($2::timestamptz[]), unnest($3::text[]), unnest($4::text[]),
         unnest($5::uuid[]), unnest($6::timestamptz[]), unnest($7::int[]), unnest($8::bigint[])
+    ON CONFLICT DO NOTHING";
+
+const MOVEMENTS: &str = "INSERT INTO stock_movements (movement_id, merchant, sku, warehouse, kind,
+        quantity, on_hand, source_id, reason, requested_by, moved_at)
+    SELECT unnest($1::uuid[]), unnest($2::text[]), unnest($3::text[]), unnest($4::text[]),
+        unnest($5::text[]), unnest($6::bigint[]), unnest($7::bigint[]), unnest($8::uuid[]),
+        unnest($9::text[]), unnest($10::text[]), unnest($11::timestamptz[])
     ON CONFLICT DO NOTHING";
 
 /// The inserts of rows that are written once: whatever holds them is read once, unless something
@@ -141,6 +149,7 @@ pub(super) struct Statements {
     pub(super) orders: Statement,
     pub(super) levels: Statement,
     pub(super) repeats: Statement,
+    pub(super) movements: Statement,
 }
 
 impl Statements {
@@ -151,6 +160,7 @@ impl Statements {
             orders: client.prepare(ORDERS).await?,
             levels: client.prepare(LEVELS).await?,
             repeats: client.prepare(REPEATS).await?,
+            movements: client.prepare(MOVEMENTS).await?,
         })
     }
 }

@@ -7,7 +7,11 @@
 //! came twice, a record was redriven, another owner was faster), PostgreSQL refuses the transaction,
 //! and it is made again with inserts that expect it.
 
-use events::{OrderRepeated, OrderStatus, OrderStatusChanged, Record, StockLevelChanged};
+mod stock;
+
+use events::{
+    OrderRepeated, OrderStatus, OrderStatusChanged, Record, StockLevelChanged, StockMoved,
+};
 use futures::future::{OptionFuture, try_join};
 use futures::try_join;
 use tokio_postgres::error::SqlState;
@@ -17,8 +21,7 @@ use wire::telemetry::{RESERVATION_SECONDS, SINK_CONFLICTS, SINK_ROWS};
 use super::NAME;
 use super::partition::Session;
 use super::rows::{
-    ConsignmentColumns, EventColumns, LevelColumns, LineColumns, OrderColumns, RepeatColumns,
-    Versions, Written,
+    ConsignmentColumns, EventColumns, LineColumns, OrderColumns, RepeatColumns, Versions, Written,
 };
 use super::statements::{EVENTS_DIFFERING, EVENTS_SETTLE, Inserts, ORDERS_FILL, Statements};
 use crate::deliver::intake::{Body, Received};
@@ -128,11 +131,15 @@ async fn write(
     let mut statuses: Vec<Written<'_, OrderStatusChanged>> = Vec::new();
     let mut levels: Vec<&StockLevelChanged> = Vec::new();
     let mut repeats: Vec<&OrderRepeated> = Vec::new();
+    let mut movements: Vec<&StockMoved> = Vec::new();
     for Body { record, origin } in records.iter().filter_map(|r| r.body.as_ref().ok()) {
         match record {
             Record::OrderStatusChanged(status) => statuses.push((status, *origin)),
             Record::StockLevelChanged(level) => levels.push(level),
             Record::OrderRepeated(repeat) => repeats.push(repeat),
+            Record::StockMoved(moved) => movements.push(moved),
+            // An event for whoever wants to hear of it, no part of the history.
+            Record::StockRanLow(_) => {}
             other => unreachable!("{:?} is refused by the intake", other.record_type()),
         }
     }
@@ -142,12 +149,16 @@ async fn write(
         counts = write_statuses(transaction, statements, inserts, statuses).await?;
     }
     if !levels.is_empty() {
-        let rows = write_levels(transaction, statements, &levels).await?;
+        let rows = stock::levels(transaction, statements, &levels).await?;
         counts.rows[0] = ("stock_levels", rows);
     }
     if !repeats.is_empty() {
         let rows = write_repeats(transaction, statements, &repeats).await?;
         counts.rows[0] = ("order_repeats", rows);
+    }
+    if !movements.is_empty() {
+        let rows = stock::movements(transaction, statements, &movements).await?;
+        counts.rows[0] = ("stock_movements", rows);
     }
     Ok(counts)
 }
@@ -354,29 +365,6 @@ async fn fill_orders(transaction: &Transaction<'_>, rows: &OrderColumns<'_>) -> 
                 &rows.customer_id,
                 &rows.destination,
                 &rows.attributes,
-            ],
-        )
-        .await
-}
-
-async fn write_levels(
-    transaction: &Transaction<'_>,
-    statements: &Statements,
-    levels: &[&StockLevelChanged],
-) -> Result<u64, Error> {
-    let rows = LevelColumns::of(levels.iter().copied());
-    transaction
-        .execute(
-            &statements.levels,
-            &[
-                &rows.merchant,
-                &rows.sku,
-                &rows.warehouse,
-                &rows.version,
-                &rows.on_hand,
-                &rows.reserved,
-                &rows.allocated,
-                &rows.changed_at,
             ],
         )
         .await

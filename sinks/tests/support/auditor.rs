@@ -20,6 +20,9 @@ use super::writer::PARTITIONS;
 /// (order, accepted at in ms, version) → (status, reason, occurred at in ms, term, sequence).
 type Events = BTreeMap<(Uuid, i64, i64), (String, String, i64, i64, i64)>;
 
+/// What the sinks read.
+const TOPICS: [&str; 4] = ["order-status", "stock-levels", "order-conflicts", "stock-movements"];
+
 /// What the topics say.
 #[derive(Default)]
 pub(crate) struct Truth {
@@ -29,16 +32,17 @@ pub(crate) struct Truth {
     consignments: i64,
     levels: BTreeMap<String, (i64, i64, i64)>,
     repeats: i64,
+    movements: BTreeMap<Uuid, i64>,
     /// Offsets behind the last record, by topic and partition.
     ends: BTreeMap<(String, i32), i64>,
 }
 
-/// Reads the topics of the tracking sink to their ends.
+/// Reads the topics of the sinks to their ends.
 pub(crate) fn truth(bench: &Bench) -> Result<Truth> {
     let consumer: BaseConsumer =
         wire::client::assigned_consumer(&bench.stack.brokers(), "auditor").create()?;
     let mut list = TopicPartitionList::new();
-    for topic in ["order-status", "stock-levels", "order-conflicts"] {
+    for topic in TOPICS {
         for partition in 0..PARTITIONS {
             list.add_partition_offset(topic, partition, Offset::Beginning)?;
         }
@@ -46,7 +50,7 @@ pub(crate) fn truth(bench: &Bench) -> Result<Truth> {
     consumer.assign(&list)?;
     let mut truth = Truth::default();
     let mut ended = 0;
-    while ended < 3 * PARTITIONS {
+    while ended < TOPICS.len() * usize::try_from(PARTITIONS)? {
         let message = match consumer.poll(Duration::from_secs(10)).context("Kafka is silent")? {
             Ok(message) => message,
             Err(KafkaError::PartitionEOF(_)) => {
@@ -94,6 +98,9 @@ impl Truth {
                 *slot = (*slot).max(level);
             }
             Record::OrderRepeated(_) => self.repeats += 1,
+            Record::StockMoved(m) => {
+                self.movements.insert(m.movement_id, m.quantity);
+            }
             _ => {}
         }
     }
@@ -116,6 +123,7 @@ impl Truth {
             ("consignments", self.consignments),
             ("order_repeats", self.repeats),
             ("stock_levels", i64::try_from(self.levels.len())?),
+            ("stock_movements", i64::try_from(self.movements.len())?),
         ] {
             let found = bench.number(&format!("SELECT count(*) FROM {table}")).await?;
             ensure!(found == count, "{table} holds {found} rows, the topics say {count}");
@@ -144,7 +152,10 @@ impl Truth {
     pub(crate) async fn clickhouse_caught_up(&self, bench: &Bench) -> Result<bool> {
         let distinct = "SELECT uniqExact(order_id, accepted_at, version) FROM order_events";
         let found: u64 = bench.clickhouse().query(distinct).fetch_one().await?;
-        Ok(usize::try_from(found)? >= self.events.len())
+        let moved = "SELECT uniqExact(movement_id) FROM stock_movements";
+        let moved: u64 = bench.clickhouse().query(moved).fetch_one().await?;
+        Ok(usize::try_from(found)? >= self.events.len()
+            && usize::try_from(moved)? >= self.movements.len())
     }
 
     /// Compares what analysts see in ClickHouse, row by row.
@@ -187,6 +198,10 @@ impl Truth {
             "order_lines in clickhouse holds {lines} rows, the topics say {}",
             self.lines
         );
+        let moved = "SELECT toInt64(count()), sum(quantity) FROM v_stock_movements";
+        let moved: (i64, i64) = bench.clickhouse().query(moved).fetch_one().await?;
+        let expected = (i64::try_from(self.movements.len())?, self.movements.values().sum::<i64>());
+        ensure!(moved == expected, "movements and pieces in clickhouse {moved:?} of {expected:?}");
         self.check_orders(bench).await
     }
 

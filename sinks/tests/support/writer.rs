@@ -6,9 +6,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::Result;
 use events::{
     Codec, Consignment, CourierCode, Currency, Destination, Fingerprint, LineRefusal, Merchant,
-    Millis, ORIGIN_HEADER, OrderId, OrderLine, OrderPlaced, OrderRepeated, OrderStatus,
-    OrderStatusChanged, Origin, Record, RefusalReason, RepeatKind, Sku, StockLevelChanged,
-    WarehouseCode, topics,
+    Millis, MovementKind, ORIGIN_HEADER, OrderId, OrderLine, OrderPlaced, OrderRepeated,
+    OrderStatus, OrderStatusChanged, Origin, Record, RefusalReason, RepeatKind, Sku,
+    StockLevelChanged, StockMoved, WarehouseCode, topics,
 };
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
@@ -100,6 +100,9 @@ fn address(record: &Record) -> (&'static str, Vec<u8>) {
         Record::StockLevelChanged(r) => {
             ("stock-levels", topics::stock_key(&r.merchant, &r.sku).into_bytes())
         }
+        Record::StockMoved(r) => {
+            ("stock-movements", topics::stock_key(&r.merchant, &r.sku).into_bytes())
+        }
         other => panic!("{:?} is for processors", other.record_type()),
     }
 }
@@ -168,6 +171,7 @@ pub(crate) fn status(
         requested: line.quantity,
         available: 0,
         reason: RefusalReason::SoldOut,
+        elsewhere: vec![],
     };
     OrderStatusChanged {
         order_id: body.order_id,
@@ -213,7 +217,26 @@ pub(crate) fn level(sku: u32, version: i64) -> Record {
         on_hand: 1000,
         reserved: version % 100,
         allocated: version / 100,
+        set_aside: 0,
         changed_at: now(),
+    }
+    .into()
+}
+
+/// A movement of stock, the same however often it is written.
+pub(crate) fn movement(n: u32) -> Record {
+    StockMoved {
+        movement_id: Uuid::new_v5(&Uuid::nil(), &n.to_be_bytes()),
+        merchant: merchant(),
+        sku: Sku::parse(&format!("SKU-{}", n % 50)).expect("legal"),
+        warehouse: WarehouseCode::parse("main").expect("legal"),
+        kind: MovementKind::Adjustment,
+        quantity: i64::from(n) - 20,
+        on_hand: 1000,
+        source_id: Uuid::nil(),
+        reason: "found behind the shelf".into(),
+        requested_by: "k1".into(),
+        moved_at: now(),
     }
     .into()
 }

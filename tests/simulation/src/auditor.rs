@@ -5,13 +5,14 @@ mod deliveries;
 mod money;
 mod orders;
 mod payments;
+mod sales;
 mod state;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use events::{
-    Millis, OrderId, OrderKey, OrderPlaced, OrderStatus, OrderStatusChanged, Record, StockReceived,
-    topics,
+    Millis, MovementKind, OrderId, OrderKey, OrderPlaced, OrderStatus, OrderStatusChanged, Record,
+    StockMoved, StockReceived, topics,
 };
 
 use crate::kafka::log::Entry;
@@ -26,6 +27,10 @@ struct Evidence {
     statuses: BTreeMap<OrderKey, Vec<OrderStatusChanged>>,
     /// Receipts as they were written.
     receipts: Vec<StockReceived>,
+    /// Movements of stock.
+    movements: Vec<StockMoved>,
+    /// Orders that left the warehouse.
+    dispatched: BTreeSet<OrderId>,
     /// Orders that somebody asked to cancel.
     cancels: BTreeSet<OrderId>,
     /// Orders that were confirmed, and when first.
@@ -38,6 +43,7 @@ pub fn audit(world: &World) -> Vec<String> {
     let evidence = gather(world, &mut faults);
     orders::check(world, &evidence, &mut faults);
     money::stock(world, &evidence, &mut faults);
+    sales::check(world, &evidence, &mut faults);
     money::consignments(world, &evidence, &mut faults);
     deliveries::check(world, &evidence, &mut faults);
     payments::check(world, &evidence, &mut faults);
@@ -65,6 +71,16 @@ fn gather(world: &World, faults: &mut Vec<String>) -> Evidence {
     for (_, _, record) in records(world, topics::STOCK.name, &mut unreadable) {
         if let Record::StockReceived(receipt) = record {
             evidence.receipts.push(receipt);
+        }
+    }
+    for (_, _, record) in records(world, topics::STOCK_MOVEMENTS.name, &mut unreadable) {
+        if let Record::StockMoved(moved) = record {
+            if moved.kind == MovementKind::Dispatch
+                && let Ok(order) = moved.reason.parse()
+            {
+                evidence.dispatched.insert(OrderId(order));
+            }
+            evidence.movements.push(moved);
         }
     }
     for (_, entry, record) in records(world, topics::ORDER_OUTCOMES.name, &mut unreadable) {
@@ -97,6 +113,13 @@ fn records(world: &World, topic: &str, unreadable: &mut usize) -> Vec<(u8, Entry
         }
     }
     found
+}
+
+/// Whether a courier took the order and it was not given up afterwards, so that its pieces are bound.
+fn served(chain: &[OrderStatusChanged]) -> bool {
+    use OrderStatus::{Cancelled, Rejected, Routed};
+    let was = |status| chain.iter().any(|changed| changed.status == status);
+    was(Routed) && !was(Cancelled) && !was(Rejected)
 }
 
 /// Counts the saga steps that the log shows.
@@ -133,6 +156,15 @@ pub fn cover(world: &mut World) {
                 }
                 Record::VoidConsignment(void) if void.courier.is_some() => {
                     "saga: VoidConsignment, of a booked one".into()
+                }
+                Record::LinesRefused(refused) => {
+                    let worst = refused.refusals.iter().map(|line| line.reason).max();
+                    format!("saga: LinesRefused, {}", worst.map_or("", |r| r.as_str()))
+                }
+                Record::StockMoved(moved) => format!("stock: {}", moved.kind.as_str()),
+                Record::LinesReserved(answer) if answer.warehouse.is_some() => {
+                    let alone = if answer.alone.is_empty() { "split or moved" } else { "whole" };
+                    format!("saga: LinesReserved, {alone}")
                 }
                 Record::ReserveLines(command) if command.attempt > 1 => {
                     "saga: ReserveLines, again".into()

@@ -3,9 +3,10 @@
 //! at every moment.
 
 use events::{
-    CancelRequested, Currency, Destination, Fingerprint, Merchant, Millis, OrderConfirmed, OrderId,
-    OrderLine, OrderPlaced, PaymentMethod, ProviderCode, ReceiptId, RequestId, Sku, StockReceived,
-    WarehouseCode,
+    CancelRequested, ChangeStock, Currency, Destination, Fingerprint, FlashSaleScheduled, Merchant,
+    Millis, OrderConfirmed, OrderDispatched, OrderId, OrderLine, OrderPlaced, PaymentMethod,
+    ProviderCode, ReceiptId, RequestId, Route, Sku, StockChangeKind, StockReceived, WarehouseCode,
+    WarehouseListed,
 };
 
 use crate::chance::Chance;
@@ -29,6 +30,14 @@ pub enum Sent {
     Cancel(CancelRequested),
     /// A customer's confirmation.
     Confirm(OrderConfirmed),
+    /// The warehouse has handed an order over.
+    Dispatch(OrderDispatched),
+    /// A change of stock that no order makes.
+    Change(ChangeStock),
+    /// A flash sale.
+    Sale(FlashSaleScheduled),
+    /// A warehouse as it is from now on.
+    Warehouse(WarehouseListed),
     /// Bytes that are no record.
     Poison(Vec<u8>),
 }
@@ -46,6 +55,7 @@ pub struct Click {
 pub fn clicks(chance: &mut Chance, plan: &Plan) -> Vec<Click> {
     let (orders, span) = (plan.orders, plan.span);
     let mut clicks = receipts(chance, orders, span);
+    stock_api(chance, &mut clicks, span);
     let long_share = chance.between(5, 60);
     for number in 0..orders {
         let at = chance.below(span);
@@ -95,6 +105,12 @@ fn later(chance: &mut Chance, clicks: &mut Vec<Click>, at: u64, order: &OrderPla
             clicks.push(Click { at: at + chance.below(4_000_000), sent: sent.clone() });
         }
     }
+    if chance.per_mille(80) {
+        let request_id = RequestId::derive("dispatch", &merchant, &order.idempotency_key);
+        let merchant = merchant.clone();
+        let sent = Sent::Dispatch(OrderDispatched { order_id, merchant, request_id });
+        clicks.push(Click { at: at + chance.between(1_000_000, 8_000_000), sent });
+    }
     if chance.per_mille(120) {
         let request_id = RequestId::derive("cancel", &merchant, &order.idempotency_key);
         let reason = "changed my mind".into();
@@ -130,7 +146,7 @@ fn order(chance: &mut Chance, shop: &Merchant, key: &str, long: bool) -> OrderPl
         merchant: shop.clone(),
         idempotency_key: key.into(),
         fingerprint: Fingerprint(uuid::Uuid::from_u128(u128::from(chance.draw()))),
-        customer_id: None,
+        customer_id: chance.per_mille(700).then(|| format!("c{}", chance.below(6)).into()),
         currency: Currency::parse("GBP").expect("a currency"),
         destination: Destination {
             name: "n".into(),
@@ -175,10 +191,12 @@ fn receipts(chance: &mut Chance, orders: u64, span: u64) -> Vec<Click> {
         for sku_number in 0..SKUS {
             for round in 0..2u64 {
                 let most = if sku_number == 0 { orders } else { orders / 3 };
+                // The second shop has a second warehouse.
+                let east = number == 1 && chance.per_mille(500);
                 let receipt = StockReceived {
                     receipt_id: ReceiptId::derive(&shop, &format!("r{sku_number}-{round}")),
                     merchant: shop.clone(),
-                    warehouse: WarehouseCode::parse("main").expect("a legal code"),
+                    warehouse: if east { second() } else { WarehouseCode::MAIN },
                     sku: sku(sku_number),
                     quantity: i32::try_from(chance.between(1, most.max(2))).expect("few"),
                     fingerprint: Some(Fingerprint(uuid::Uuid::from_u128(u128::from(round)))),
@@ -193,6 +211,89 @@ fn receipts(chance: &mut Chance, orders: u64, span: u64) -> Vec<Click> {
         }
     }
     clicks
+}
+
+/// What a shop's own people do: both warehouses of the second shop are listed, and go on and off line;
+/// pieces are found, lost, counted and moved; the first shop has a flash sale.
+fn stock_api(chance: &mut Chance, clicks: &mut Vec<Click>, span: u64) {
+    for (warehouse, distance_km) in [(WarehouseCode::MAIN, 100), (second(), 500)] {
+        let listed = |online| {
+            Sent::Warehouse(WarehouseListed {
+                merchant: shop(1),
+                warehouse: warehouse.clone(),
+                online,
+                routes: vec![Route { country: "FR".into(), cost_minor: 10, distance_km: 10 }],
+                cost_minor: 0,
+                distance_km,
+                load_permille: 0,
+                requested_by: "sim".into(),
+            })
+        };
+        clicks.push(Click { at: 0, sent: listed(true) });
+        for _ in 0..chance.below(3) {
+            let at = chance.below(span);
+            clicks.push(Click { at, sent: listed(false) });
+            let back = at + chance.between(100_000, 3_000_000);
+            clicks.push(Click { at: back, sent: listed(true) });
+        }
+    }
+    for number in 0..chance.below(12) {
+        let second_shop = chance.below(2);
+        let kind = *chance.pick(&[
+            StockChangeKind::Adjustment,
+            StockChangeKind::Count,
+            StockChangeKind::Transfer,
+            StockChangeKind::LowAt,
+        ]);
+        let pieces = i64::try_from(chance.below(12)).expect("few");
+        let lost = kind == StockChangeKind::Adjustment && chance.per_mille(500);
+        let merchant = shop(second_shop);
+        let change = ChangeStock {
+            change_id: RequestId::derive("change", &merchant, &format!("x{number}")),
+            merchant,
+            sku: sku(chance.below(SKUS)),
+            warehouse: WarehouseCode::MAIN,
+            kind,
+            quantity: if lost { -pieces } else { pieces },
+            to_warehouse: (kind == StockChangeKind::Transfer).then(second),
+            reason: "".into(),
+            requested_by: "sim".into(),
+            fingerprint: Fingerprint(uuid::Uuid::from_u128(1)),
+        };
+        let at = chance.below(span);
+        for _ in 0..chance.between(1, 2) {
+            let sent = Sent::Change(change.clone());
+            clicks.push(Click { at: at + chance.below(500_000), sent });
+        }
+    }
+    if chance.per_mille(600) {
+        flash_sale(chance, clicks, span);
+    }
+}
+
+fn flash_sale(chance: &mut Chance, clicks: &mut Vec<Click>, span: u64) {
+    let starts = chance.below(span / 2);
+    let ends = starts + chance.between(1_000_000, span / 2);
+    let moment = |at: u64| Millis(crate::world::EPOCH + i64::try_from(at / 1_000).expect("short"));
+    let sale = FlashSaleScheduled {
+        sale_id: RequestId::derive("sale", &shop(0), "sale"),
+        merchant: shop(0),
+        sku: sku(0),
+        warehouse: WarehouseCode::MAIN,
+        quantity: i64::try_from(chance.between(1, 12)).expect("few"),
+        per_customer: i32::try_from(chance.below(4)).expect("few"),
+        starts_at: moment(starts),
+        ends_at: moment(ends),
+        requested_by: "sim".into(),
+    };
+    for _ in 0..chance.between(1, 2) {
+        let at = chance.below(starts + 1);
+        clicks.push(Click { at, sent: Sent::Sale(sale.clone()) });
+    }
+}
+
+fn second() -> WarehouseCode {
+    WarehouseCode::parse("east").expect("a legal code")
 }
 
 fn shop(number: u64) -> Merchant {

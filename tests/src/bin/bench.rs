@@ -13,12 +13,12 @@ use events::OrderId;
 use local::Stack;
 use tests::load::{self, Load, Sent, Target};
 use tests::progress::say;
-use tests::raw;
 use tests::shop::Shop;
 use tests::stack::{Instances, System};
 use tests::state::{self, Results};
 use tests::streams;
 use tests::watch::{Seen, cpu_seconds, open, visible};
+use tests::{growth, raw, reservations};
 
 const INSTANCES: Instances = Instances { ingest: 1, processors: 1, sinks: 1 };
 /// First part of the names of what every order of the sustained part went through.
@@ -26,8 +26,13 @@ const SUSTAINED: &str = "end_to_end";
 /// A reader further behind than this at the end of the sustained part has not kept up; ClickHouse is
 /// written every two seconds, so it is up to that much behind at rest.
 const MOST_BACKLOG_S: [(&str, f64); 3] = [("status", 1.0), ("postgres", 1.0), ("clickhouse", 2.0)];
-/// All but the last run unless one is named.
-const PARTS: [&str; 6] = ["sustained", "flash", "raw", "restore", "rebalance", "streams"];
+/// All but `streams` run unless one is named.
+const PARTS: [&str; 8] =
+    ["sustained", "flash", "raw", "restore", "rebalance", "reservations", "growth", "streams"];
+/// SKUs that reservations are spread over in the second run.
+const SPREAD: usize = 1_000;
+/// SKUs in the store, few and many.
+const GROWTH: [usize; 2] = [10_000, 5_000_000];
 /// Before anything is measured: most of what a broker compiles, it compiles in this time.
 const WARM_UP: Duration = Duration::from_secs(30);
 /// Longest wait for the last order to be everywhere.
@@ -67,6 +72,12 @@ async fn run_parts() -> Result<()> {
     if only.as_deref() == Some("streams") {
         let open = usize::try_from(number("STREAMS", 10_000)?)?;
         streams::measure(open, rate, lasting, &mut results).await?;
+    }
+    if wanted("growth") {
+        run_growth(&mut results).await?;
+    }
+    if wanted("reservations") {
+        run_reservations(&mut results).await?;
     }
     publish(&results)?;
     judge(&results)
@@ -109,6 +120,47 @@ async fn throughput(
         results.insert("raw_ceiling.bytes_per_order".into(), ceiling.bytes_per_order);
     }
     system.stack.shutdown().await
+}
+
+/// Reservations alone, sinks off; the same machine and run for PostgreSQL and for us.
+async fn run_reservations(results: &mut Results) -> Result<()> {
+    let instances = Instances { ingest: 1, processors: 1, sinks: 0 };
+    let system = System::start(Stack::builder(), instances).await?;
+    let codec = reservations::codec(&system.stack.registry_url()).await?;
+    for (name, skus) in [("one_sku", 1), ("many_skus", SPREAD)] {
+        say(&format!("reservations over {skus} SKUs: PostgreSQL, then ours"));
+        let theirs = reservations::postgres(&system.stack.postgres_url(), skus).await?;
+        results.insert(format!("reservations.{name}.postgres_orders_per_s"), theirs);
+        // The first run warms up whatever compiles as it runs.
+        for _ in 0..2 {
+            let (brokers, codec) = (system.stack.brokers(), codec.clone());
+            let merchant = system.merchant.clone();
+            let ours = tokio::task::spawn_blocking(move || {
+                reservations::ours(&brokers, &codec, &merchant, skus)
+            });
+            let ours = ours.await??;
+            results.insert(format!("reservations.{name}.orders_per_s"), ours);
+            results.insert(format!("reservations.{name}.times_postgres"), ours / theirs);
+        }
+    }
+    system.stack.shutdown().await
+}
+
+/// What a reservation costs with few SKUs and with many.
+async fn run_growth(results: &mut Results) -> Result<()> {
+    let mut costs = Vec::new();
+    for skus in GROWTH {
+        say(&format!("a reservation among {skus} SKUs"));
+        let cost = tokio::task::spawn_blocking(move || {
+            let folder = tempfile::tempdir()?;
+            growth::cost_us(folder.path(), skus)
+        });
+        let cost = cost.await??;
+        results.insert(format!("growth.reservation_us_at_{skus}_skus"), cost);
+        costs.push(cost);
+    }
+    results.insert("growth.times".into(), costs[1] / costs[0]);
+    Ok(())
 }
 
 /// One load and what came of it.

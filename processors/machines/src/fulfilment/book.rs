@@ -17,7 +17,7 @@ impl Fulfilment {
         context: &Context,
         fx: &mut Effects,
     ) {
-        let Some((lane, destination)) = self.lane(order_id) else { return };
+        let Some((lane, destination)) = self.lane(order_id, saga) else { return };
         let command = BookConsignment {
             order_id,
             accepted_at: saga.accepted_at,
@@ -29,9 +29,10 @@ impl Fulfilment {
     }
 
     /// The order's lane and where it goes, while its body is kept.
-    pub(super) fn lane(&mut self, order_id: OrderId) -> Option<(Lane, Destination)> {
+    pub(super) fn lane(&mut self, order_id: OrderId, saga: &Saga) -> Option<(Lane, Destination)> {
         let destination = self.orders.peek(&order_id)?.body.as_ref()?.destination.clone();
-        Some((Lane::new(&WarehouseCode::MAIN, &destination.country), destination))
+        let origin = saga.origin.clone().unwrap_or(WarehouseCode::MAIN);
+        Some((Lane::new(&origin, &destination.country), destination))
     }
 
     pub(super) fn booked(

@@ -8,7 +8,7 @@
 //! | paying | that, and the payment: what is held or taken goes back, what is being asked for as soon as it is known |
 //! | booking | all that, and the booking: the saga stays (*cancelling*) until the couriers processor answers, since a courier may have it already |
 //! | routed | what is allocated, the payment and the consignment |
-//! | shipped, undeliverable | nothing: it is too late |
+//! | dispatched, shipped, undeliverable | nothing: it is too late |
 //! | settling | nothing: it has ended |
 
 use events::{
@@ -30,21 +30,37 @@ impl Fulfilment {
     pub(super) fn cancel(&mut self, request: CancelRequested, context: &Context, fx: &mut Effects) {
         let order_id = request.order_id;
         let asked = self.asked(order_id, request.merchant, Wish::Cancel, context, fx);
-        let Some(mut saga) = asked else { return };
+        let Some(saga) = asked else { return };
+        self.abandon(order_id, saga, OrderStatus::Cancelled, news(), context, fx);
+    }
+
+    /// Ends an order that nobody has taken out of the warehouse yet, and undoes what was done.
+    pub(super) fn abandon(
+        &mut self,
+        order_id: OrderId,
+        mut saga: Saga,
+        status: OrderStatus,
+        news: News,
+        context: &Context,
+        fx: &mut Effects,
+    ) {
         match saga.stage {
             // What the courier has is not stopped any more: it can be returned.
             Stage::Cancelling | Stage::Shipped | Stage::Undeliverable | Stage::Settling(_) => {}
+            // Nor is what the warehouse has handed over.
+            _ if saga.dispatched => {}
             Stage::Booking => {
                 self.void(order_id, &saga, None, context, fx);
-                self.undo(order_id, &mut saga, OrderStatus::Cancelled, news(), context, fx);
+                self.undo(order_id, &mut saga, status, news, context, fx);
                 saga.stage = Stage::Cancelling;
+                saga.ended_as = Some(status);
                 self.sagas.put(order_id, saga);
             }
             _ => {
                 if let Some(booked) = saga.consignment.clone() {
                     self.void(order_id, &saga, Some(booked), context, fx);
                 }
-                self.end(order_id, saga, OrderStatus::Cancelled, news(), context, fx);
+                self.end(order_id, saga, status, news, context, fx);
             }
         }
     }
@@ -90,7 +106,7 @@ impl Fulfilment {
     }
 
     /// `None` for an order that was not read yet.
-    fn accepted_at(&mut self, order_id: OrderId) -> Option<Millis> {
+    pub(super) fn accepted_at(&mut self, order_id: OrderId) -> Option<Millis> {
         let row = self.orders.peek(&order_id)?;
         row.early.is_none().then_some(row.accepted_at)
     }
@@ -142,7 +158,7 @@ impl Fulfilment {
         }
     }
 
-    /// The booking of a cancelled order has ended after all: what was booked is voided.
+    /// The booking of an order that was given up has ended after all: what was booked is voided.
     pub(super) fn cancelled_booking_ended(
         &mut self,
         order_id: OrderId,
@@ -154,7 +170,8 @@ impl Fulfilment {
         if booked.is_some() && !planted!(CancelNotVoided) {
             self.void(order_id, &saga, booked, context, fx);
         }
-        self.finish(order_id, saga, OrderStatus::Cancelled, context);
+        let status = saga.ended_as.unwrap_or(OrderStatus::Cancelled);
+        self.finish(order_id, saga, status, context);
     }
 
     fn void(
@@ -165,7 +182,7 @@ impl Fulfilment {
         context: &Context,
         fx: &mut Effects,
     ) {
-        let Some((lane, _)) = self.lane(order_id) else { return };
+        let Some((lane, _)) = self.lane(order_id, saga) else { return };
         let (courier, attempt) = booked.map_or((None, 0), |(courier, n)| (Some(courier), n));
         let command = VoidConsignment {
             order_id,

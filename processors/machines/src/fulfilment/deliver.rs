@@ -1,11 +1,40 @@
-//! After the courier has taken an order: shipped, delivered, or not.
+//! After a courier was booked: dispatched by the warehouse, shipped, delivered, or not.
 
-use events::{ConsignmentMoved, ConsignmentState, OrderStatus};
+use events::{
+    ConsignmentMoved, ConsignmentState, DispatchLines, OrderDispatched, OrderStatus, topics,
+};
 
 use super::{Fulfilment, News, Stage, announce};
 use crate::machine::{Context, Effects};
 
 impl Fulfilment {
+    /// The warehouse has handed the pieces over. Repeats change nothing.
+    pub(super) fn dispatched(&mut self, request: &OrderDispatched, fx: &mut Effects) {
+        let order_id = request.order_id;
+        let Some(accepted_at) = self.accepted_at(order_id) else { return };
+        let Some(mut saga) = self.saga(order_id, accepted_at) else { return };
+        if saga.facts.merchant != request.merchant {
+            fx.reject("a dispatch of another merchant's order");
+            return;
+        }
+        // The courier's scan may be read before the warehouse's word.
+        let booked = matches!(saga.stage, Stage::Routed | Stage::Shipped | Stage::Undeliverable);
+        if !booked || saga.dispatched {
+            return;
+        }
+        for partition in &saga.stock_partitions {
+            let command = DispatchLines {
+                order_id,
+                accepted_at,
+                merchant: saga.facts.merchant.clone(),
+                attempt: saga.attempt,
+            };
+            fx.emit_to(topics::STOCK.name, *partition, order_id.as_bytes(), command);
+        }
+        saga.dispatched = true;
+        self.sagas.put(order_id, saga);
+    }
+
     /// The order's consignment has got somewhere. What does not follow from where the order stands
     /// changes nothing: the consignment was voided, or the order has ended.
     pub(super) fn consignment_moved(

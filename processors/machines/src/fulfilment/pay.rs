@@ -165,7 +165,7 @@ impl Fulfilment {
     ) {
         let status = match stage {
             Stage::Settling(status) => status,
-            Stage::Cancelling => OrderStatus::Cancelled,
+            Stage::Cancelling => saga.ended_as.unwrap_or(OrderStatus::Cancelled),
             Stage::Undeliverable => OrderStatus::Undeliverable,
             _ => return,
         };

@@ -15,6 +15,7 @@ use events::{
 };
 
 use super::{Fulfilment, News, Saga, Stage};
+use crate::dedupe::OrderRow;
 use crate::machine::{Context, Effects};
 use crate::planted;
 
@@ -35,9 +36,14 @@ impl Fulfilment {
         if answer.attempt != saga.attempt || matches!(saga.stage, Stage::Retrying { .. }) {
             return;
         }
-        if !matches!(saga.stage, Stage::Reserving { .. }) {
-            fx.reject("a reserved order cannot be refused its lines");
-            return;
+        let asked = match &saga.stage {
+            Stage::Reserving { waiting, .. } => waiting.contains(&answer.stock_partition),
+            _ => false,
+        };
+        if !asked {
+            // What it holds can't be had after all: a warehouse went offline, a count found less. Not
+            // if the order has ended, or the warehouse has handed it over, whatever a count found.
+            return self.abandon(order_id, saga, OrderStatus::Rejected, news(answer), context, fx);
         }
         let several = saga.attempt > 1 || saga.stock_partitions.len() > 1;
         let only_held = answer.refusals.iter().all(|line| line.reason == RefusalReason::Held);
@@ -46,18 +52,51 @@ impl Fulfilment {
         if several && only_held && saga.attempt < ATTEMPTS {
             release(&saga, order_id, fx);
             saga.stock_partitions.clear();
+            saga.places.clear();
             let wait = RETRY_MS << (saga.attempt - 1);
             saga.stage = Stage::Retrying { at: context.now.plus(wait) };
             self.sagas.put(order_id, saga);
             return;
         }
-        let reason = answer.refusals.iter().map(|refusal| refusal.reason).max();
-        let news = News {
-            reason: reason.map_or("", |reason| reason.as_str()).into(),
-            refusals: answer.refusals,
-            ..News::default()
-        };
-        self.end(order_id, saga, OrderStatus::Rejected, news, context, fx);
+        self.end(order_id, saga, OrderStatus::Rejected, news(answer), context, fx);
+    }
+
+    /// All partitions have answered. If they chose different warehouses although one could serve all,
+    /// they are asked once more with that one in front; what they hold they keep until they can.
+    /// `None`: asked again.
+    pub(super) fn settle_origin(
+        &mut self,
+        order_id: OrderId,
+        mut saga: Saga,
+        context: &Context,
+        fx: &mut Effects,
+    ) -> Option<Saga> {
+        let places = std::mem::take(&mut saga.places);
+        let Some(first) = places.first() else { return Some(saga) };
+        let agreed = places.iter().all(|place| place.warehouse == first.warehouse);
+        let could = |code: &&WarehouseCode| places.iter().all(|p| p.alone.contains(code));
+        let common = first.alone.iter().find(could);
+        match common {
+            Some(common) if !agreed && saga.attempt == 1 => {
+                saga.origin = Some(common.clone());
+                saga.attempt += 1;
+                let commands = self.commands(order_id, &saga, context);
+                let waiting = commands.keys().copied().collect();
+                saga.stage = Stage::Reserving { waiting, rest: vec![] };
+                for (partition, command) in commands {
+                    fx.emit_to(topics::STOCK.name, partition, order_id.as_bytes(), command);
+                }
+                self.sagas.put(order_id, saga);
+                None
+            }
+            _ => {
+                // Of several origins the one that serves most partitions.
+                let times = |w: &WarehouseCode| places.iter().filter(|p| p.warehouse == *w).count();
+                let most = places.iter().max_by_key(|place| times(&place.warehouse));
+                saga.origin = most.map(|place| place.warehouse.clone());
+                Some(saga)
+            }
+        }
     }
 
     /// Begins the next attempt with the lowest partition.
@@ -97,8 +136,16 @@ impl Fulfilment {
         saga: &Saga,
         context: &Context,
     ) -> BTreeMap<i32, ReserveLines> {
+        let country = |row: &OrderRow| Some(row.body.as_ref()?.destination.country.clone());
+        let Some(country) = self.orders.peek(&order_id).and_then(country) else {
+            return BTreeMap::new();
+        };
+        let mut ranking = self.ranking(&saga.facts.merchant, &country);
+        // Stable: the one that could serve all comes first, the others stay as they are ranked.
+        ranking.sort_by_key(|code| saga.origin.as_ref() != Some(code));
         let body = self.orders.peek(&order_id).and_then(|row| row.body.as_ref());
-        let commands = body.map(|body| reservations(body, saga.accepted_at, context.partitions));
+        let commands =
+            body.map(|body| reservations(body, &ranking, saga.accepted_at, context.partitions));
         let mut commands = commands.unwrap_or_default();
         commands.values_mut().for_each(|command| command.attempt = saga.attempt);
         commands
@@ -108,6 +155,7 @@ impl Fulfilment {
 /// One `ReserveLines` per stock partition that owns a SKU of the order, first attempt.
 pub(super) fn reservations(
     placed: &OrderPlaced,
+    ranking: &[WarehouseCode],
     accepted_at: Millis,
     partitions: i32,
 ) -> BTreeMap<i32, ReserveLines> {
@@ -120,13 +168,23 @@ pub(super) fn reservations(
             accepted_at,
             merchant: placed.merchant.clone(),
             attempt: 1,
-            warehouses: vec![WarehouseCode::MAIN],
+            warehouses: ranking.to_vec(),
             lines: vec![],
+            customer_id: placed.customer_id.clone(),
         });
         let (sku, quantity) = (line.sku.clone(), line.quantity);
         command.lines.push(ReserveLine { line: line.line, sku, quantity });
     }
     commands
+}
+
+fn news(answer: LinesRefused) -> News {
+    let reason = answer.refusals.iter().map(|refusal| refusal.reason).max();
+    News {
+        reason: reason.map_or("", |reason| reason.as_str()).into(),
+        refusals: answer.refusals,
+        ..News::default()
+    }
 }
 
 /// Gives back whatever the order's stock partitions hold for it, reserved or allocated.

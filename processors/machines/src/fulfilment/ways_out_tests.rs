@@ -10,8 +10,8 @@ use crate::payments::PaymentCall;
 use crate::stock::Stock;
 use crate::table::memory::Memory;
 use events::{
-    CancelRequested, ConsignmentBooked, ConsignmentFailed, LinesRefused, OrderConfirmed, ReceiptId,
-    RequestId, Sku, StockReceived, WarehouseCode,
+    CancelRequested, ConsignmentBooked, ConsignmentFailed, LinesRefused, Merchant, OrderConfirmed,
+    OrderDispatched, ReceiptId, RequestId, Sku, StockReceived, WarehouseCode, WarehouseListed,
 };
 
 const PARTITIONS: i32 = 2;
@@ -74,6 +74,46 @@ impl Shop {
         self.hand_over(topics::ORDERS.name, 0, order.into());
     }
 
+    fn receive(&mut self, sku: usize, warehouse: &WarehouseCode) {
+        let received = StockReceived {
+            receipt_id: ReceiptId::derive(&merchant(), warehouse.as_str()),
+            merchant: merchant(),
+            warehouse: warehouse.clone(),
+            sku: skus()[sku].clone(),
+            quantity: 1,
+            fingerprint: None,
+        };
+        let partition = i32::try_from(sku).unwrap();
+        self.hand_over(topics::STOCK.name, partition, received.into());
+    }
+
+    /// To every partition, as reference data goes.
+    fn list(&mut self, warehouse: &WarehouseCode, distance_km: i32, online: bool) {
+        let listed = WarehouseListed {
+            merchant: merchant(),
+            warehouse: warehouse.clone(),
+            online,
+            routes: vec![],
+            cost_minor: 0,
+            distance_km,
+            load_permille: 0,
+            requested_by: "".into(),
+        };
+        for partition in 0..PARTITIONS {
+            self.hand_over(topics::STOCK.name, partition, listed.clone().into());
+        }
+        self.hand_over(topics::ORDER_OUTCOMES.name, 0, listed.into());
+    }
+
+    fn dispatch(&mut self, name: &str) {
+        let request = OrderDispatched {
+            order_id: id(name),
+            merchant: merchant(),
+            request_id: RequestId::derive("dispatch", &merchant(), name),
+        };
+        self.hand_over(topics::ORDER_OUTCOMES.name, 0, request.into());
+    }
+
     pub(super) fn cancel(&mut self, name: &str) {
         let request = CancelRequested {
             order_id: id(name),
@@ -131,13 +171,19 @@ impl Shop {
                     let whom = void.courier.map_or("booking".into(), |c| format!("{c}"));
                     self.told.push(format!("void {whom} {}", void.attempt));
                 }
-                Effect::Emit { record: Record::BookConsignment(_), .. } => {
-                    self.told.push("book".into());
+                Effect::Emit { record: Record::BookConsignment(book), .. } => {
+                    let main = book.lane.as_str().starts_with("main>");
+                    self.told.push(if main {
+                        "book".into()
+                    } else {
+                        format!("book {}", book.lane)
+                    });
                 }
                 Effect::Pay(call) => {
                     self.told.push(call.step.as_str().into());
                     self.calls.push_back(call);
                 }
+                Effect::Emit { record: Record::StockMoved(_), .. } => {}
                 Effect::Emit { topic, partition, record, .. } => {
                     self.under_way.push_back((topic, partition, record));
                 }
@@ -375,4 +421,70 @@ fn an_order_of_one_partition_is_refused_at_once() {
     assert!(refused);
     shop.run();
     assert_eq!(shop.told(), ["received", "rejected"]);
+}
+
+fn east() -> WarehouseCode {
+    WarehouseCode::parse("east").unwrap()
+}
+
+/// The nearer warehouse lacks one of the two: both come from the other, in one parcel.
+#[test]
+fn an_order_comes_from_one_warehouse_if_one_has_all_of_it() {
+    let mut shop = Shop::open();
+    let west = WarehouseCode::parse("west").unwrap();
+    shop.list(&west, 100, true);
+    shop.list(&east(), 500, true);
+    shop.receive(0, &west);
+    shop.receive(0, &east());
+    shop.receive(1, &east());
+    shop.place("a", 0);
+    shop.run();
+    assert_eq!(shop.told(), ["received", "reserved", "book east>FR"]);
+    assert_eq!(shop.held(), (2, 0));
+    // Now nobody has both.
+    shop.receive(1, &WarehouseCode::parse("north").unwrap());
+    shop.list(&WarehouseCode::parse("north").unwrap(), 900, true);
+    shop.place("b", 0);
+    shop.run();
+    assert_eq!(shop.told(), ["received", "reserved", "book north>FR"], "split: the last of equals");
+    assert_eq!(shop.held(), (4, 0));
+}
+
+#[test]
+fn what_a_warehouse_that_goes_offline_held_comes_from_another_or_the_order_is_told_why_not() {
+    let mut shop = Shop::open();
+    shop.list(&WarehouseCode::MAIN, 100, true);
+    shop.list(&east(), 500, true);
+    shop.place("a", 60_000);
+    shop.run();
+    shop.receive(0, &east());
+    shop.receive(1, &east());
+    shop.list(&WarehouseCode::MAIN, 100, false);
+    shop.run();
+    shop.confirm("a");
+    assert_eq!(shop.told(), ["received", "reserved", "book east>FR"]);
+    shop.list(&east(), 500, false);
+    shop.run();
+    assert_eq!(shop.told(), ["void booking 0", "rejected"]);
+    shop.not_booked("a");
+    assert_eq!(shop.held(), (0, 0));
+    assert!(shop.saga.sagas.all().is_empty());
+}
+
+#[test]
+fn what_has_left_the_warehouse_is_not_cancelled() {
+    let mut shop = Shop::open();
+    shop.place("a", 0);
+    shop.run();
+    shop.dispatch("a");
+    shop.run();
+    assert_eq!(shop.held(), (2, 0), "not before a courier has taken it");
+    shop.booked("a");
+    shop.run();
+    shop.dispatch("a");
+    shop.dispatch("a");
+    shop.cancel("a");
+    shop.run();
+    assert_eq!(shop.told(), ["received", "reserved", "book", "routed"]);
+    assert_eq!(shop.held(), (0, 0));
 }

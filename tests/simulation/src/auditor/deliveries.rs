@@ -65,17 +65,16 @@ pub(super) fn check(world: &World, evidence: &Evidence, faults: &mut Vec<String>
             continue;
         };
         let told = |status| chain.iter().any(|changed| changed.status == status);
-        let cancelled = told(OrderStatus::Cancelled);
+        let given_up = told(OrderStatus::Cancelled) || told(OrderStatus::Rejected);
         let delivered = course.reported.contains(&TrackingEvent::Delivered);
         if told(OrderStatus::Delivered) && !delivered {
             faults.push(format!("AU-17 order {id} was never delivered"));
         }
-        if delivered && !told(OrderStatus::Delivered) && !cancelled && !told(OrderStatus::Returned)
-        {
+        if delivered && !told(OrderStatus::Delivered) && !given_up && !told(OrderStatus::Returned) {
             faults.push(format!("AU-17 order {id} was delivered and does not know"));
         }
         let returned = course.reported.contains(&TrackingEvent::Returned);
-        if told(OrderStatus::Returned) != (returned && !cancelled) {
+        if told(OrderStatus::Returned) != (returned && !given_up) {
             faults.push(format!("AU-17 order {id}: returned {returned}, told otherwise"));
         }
     }

@@ -113,8 +113,8 @@ pub(super) fn without_payment(
     let statuses: Vec<OrderStatus> = walk.iter().map(|changed| changed.status).collect();
     let legal = match statuses.as_slice() {
         [Received, Rejected | Cancelled]
-        | [Received, Reserved, Cancelled | Declined | Expired]
-        | [Received, Reserved, Authorized, Cancelled | Declined] => true,
+        | [Received, Reserved, Rejected | Cancelled | Declined | Expired]
+        | [Received, Reserved, Authorized, Rejected | Cancelled | Declined] => true,
         [Received, Reserved, Authorized, Paid, Rejected | Cancelled | Routed, rest @ ..] => {
             !rest.iter().any(|status| matches!(status, Authorized | Paid))
         }

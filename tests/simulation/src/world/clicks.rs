@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use events::{Merchant, OrderId, ReceiptId, Record, Sku, topics};
+use events::{Merchant, OrderId, ReceiptId, Record, Sku, WarehouseListed, topics};
 
 use machines::planted;
 
@@ -74,7 +74,12 @@ impl World {
             Sent::Cancel(request) => {
                 self.accepted.cancels.insert(request.order_id);
             }
-            Sent::Confirm(_) | Sent::Poison(_) => {}
+            Sent::Confirm(_)
+            | Sent::Dispatch(_)
+            | Sent::Change(_)
+            | Sent::Sale(_)
+            | Sent::Warehouse(_)
+            | Sent::Poison(_) => {}
         }
     }
 
@@ -102,6 +107,21 @@ impl World {
                 let value = self.codec.to_bytes(&Record::from(request.clone()));
                 (topics::ORDER_OUTCOMES.name, request.order_id.as_bytes().to_vec(), value)
             }
+            Sent::Dispatch(request) => {
+                let value = self.codec.to_bytes(&Record::from(request.clone()));
+                (topics::ORDER_OUTCOMES.name, request.order_id.as_bytes().to_vec(), value)
+            }
+            Sent::Change(change) => {
+                let key = topics::stock_key(&change.merchant, &change.sku);
+                let value = self.codec.to_bytes(&Record::from(change.clone()));
+                (topics::STOCK.name, key.into_bytes(), value)
+            }
+            Sent::Sale(sale) => {
+                let key = topics::stock_key(&sale.merchant, &sale.sku);
+                let value = self.codec.to_bytes(&Record::from(sale.clone()));
+                (topics::STOCK.name, key.into_bytes(), value)
+            }
+            Sent::Warehouse(listed) => return self.list_warehouse(listed),
             Sent::Poison(bytes) => {
                 self.accepted.poison += 1;
                 (topics::ORDERS.name, b"poison".to_vec(), bytes.clone())
@@ -110,5 +130,20 @@ impl World {
         let record = log::Record { key: Some(key), value: Some(value), header: Header::None };
         let at = self.wall();
         self.kafka.append(topic, at, record);
+    }
+
+    /// To every partition that decides by it, and to readers of what is.
+    fn list_warehouse(&mut self, listed: &WarehouseListed) {
+        let at = self.wall();
+        let key = format!("{}/{}", listed.merchant, listed.warehouse).into_bytes();
+        let value = Some(self.codec.to_bytes(&Record::from(listed.clone())));
+        let record = log::Record { key: Some(key), value, header: Header::None };
+        for topic in [topics::STOCK.name, topics::ORDER_OUTCOMES.name] {
+            for partition in 0..self.kafka.partitions {
+                let tp = self.kafka.tp(topic, i32::from(partition));
+                self.kafka.log_mut(tp).append(at, Rc::new(record.clone()), None);
+            }
+        }
+        self.kafka.append(topics::REFERENCE.name, at, record);
     }
 }

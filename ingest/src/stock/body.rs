@@ -1,0 +1,280 @@
+//! Pure: bodies of the stock API → what they ask for, or all their faults.
+
+use std::collections::BTreeMap;
+
+use compact_str::CompactString;
+use events::{Millis, Route, Sku, StockChangeKind, WarehouseCode};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::faults::{Faults, Pointer};
+use crate::problem::Fault;
+use crate::validate::{MAX_QUANTITY, country, lines, moment, sku};
+
+const MAX_REASON: usize = 255;
+const MAX_ROUTES: usize = 300;
+/// No shipping cost, distance or load is more than this: more likely a fault.
+const MAX_FIGURE: i64 = 1_000_000_000;
+
+/// A change of stock: one warehouse, some SKUs. Fields in alphabetical order: the canonical form.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Change {
+    /// Pieces by SKU; a SKU stands in one line only.
+    pub(crate) pieces: BTreeMap<Sku, i64>,
+    pub(crate) reason: CompactString,
+    /// Of a transfer.
+    pub(crate) to: Option<WarehouseCode>,
+    pub(crate) warehouse: WarehouseCode,
+}
+
+/// Checks the body of a change. An adjustment needs a reason.
+pub(crate) fn change(body: &Value, kind: StockChangeKind) -> Result<Change, Vec<Fault>> {
+    let mut faults = Faults::default();
+    let at = Pointer::root();
+    let transfer = kind == StockChangeKind::Transfer;
+    let known: &[&str] = match transfer {
+        true => &["from", "to", "lines", "reason"],
+        false => &["warehouse", "lines", "reason"],
+    };
+    let Some(object) = faults.object(&at, body, known) else { return Err(faults.list) };
+    let place = if transfer { "from" } else { "warehouse" };
+    let home = warehouse(&mut faults, &at.child(place), object.get(place), !transfer);
+    let to = match transfer {
+        true => warehouse(&mut faults, &at.child("to"), object.get("to"), false),
+        false => None,
+    };
+    let needed = kind == StockChangeKind::Adjustment;
+    let reason = match object.get("reason") {
+        None | Some(Value::Null) if !needed => Some(CompactString::default()),
+        value => faults.text(&at.child("reason"), value, usize::from(needed), MAX_REASON),
+    };
+    let (least, most) = bounds(kind);
+    let list = at.child("lines");
+    let read = |faults: &mut Faults, at: &Pointer<'_>, item: &Value, _: i32| {
+        let object = faults.object(at, item, &["sku", "quantity"])?;
+        let sku = sku(faults, at, object);
+        let at = at.child("quantity");
+        let quantity = faults.integer(&at, object.get("quantity"), least, most)?;
+        Some((sku?, quantity))
+    };
+    let mut pieces = BTreeMap::new();
+    let found = lines(&mut faults, &list, object.get("lines"), read).unwrap_or_default();
+    for (index, (sku, quantity)) in found.into_iter().enumerate() {
+        if pieces.insert(sku, quantity).is_some() {
+            faults.add(&list.child(&index.to_string()), "the SKU stands in a line before");
+        }
+    }
+    match (home, reason) {
+        (Some(warehouse), Some(reason)) if faults.list.is_empty() => {
+            Ok(Change { pieces, reason, to, warehouse })
+        }
+        _ => Err(faults.list),
+    }
+}
+
+fn bounds(kind: StockChangeKind) -> (i64, i64) {
+    let most = i64::from(MAX_QUANTITY);
+    match kind {
+        StockChangeKind::Adjustment => (-most, most),
+        StockChangeKind::Count | StockChangeKind::LowAt => (0, most),
+        StockChangeKind::Opening | StockChangeKind::Transfer | StockChangeKind::Unknown => {
+            (1, most)
+        }
+    }
+}
+
+/// A warehouse's code; `main` if it may be left out and is.
+pub(crate) fn warehouse(
+    faults: &mut Faults,
+    at: &Pointer<'_>,
+    value: Option<&Value>,
+    optional: bool,
+) -> Option<WarehouseCode> {
+    match value {
+        None | Some(Value::Null) if optional => Some(WarehouseCode::MAIN),
+        value => {
+            let text = faults.string(at, value)?;
+            faults.parsed(at, WarehouseCode::parse(text))
+        }
+    }
+}
+
+/// A flash sale. Fields in alphabetical order: the canonical form.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct FlashSale {
+    pub(crate) ends_at: Millis,
+    pub(crate) per_customer: i32,
+    pub(crate) quantity: i64,
+    pub(crate) sku: Sku,
+    pub(crate) starts_at: Millis,
+    pub(crate) warehouse: WarehouseCode,
+}
+
+/// Checks the body of a flash sale.
+pub(crate) fn flash_sale(body: &Value) -> Result<FlashSale, Vec<Fault>> {
+    let mut faults = Faults::default();
+    let at = Pointer::root();
+    let known = ["sku", "warehouse", "quantity", "per_customer", "starts_at", "ends_at"];
+    let Some(object) = faults.object(&at, body, &known) else { return Err(faults.list) };
+    let sku = sku(&mut faults, &at, object);
+    let warehouse = warehouse(&mut faults, &at.child("warehouse"), object.get("warehouse"), true);
+    let most = i64::from(MAX_QUANTITY);
+    let quantity = faults.integer(&at.child("quantity"), object.get("quantity"), 1, most);
+    let per_customer = number(&mut faults, &at, object, "per_customer", most);
+    let starts_at = moment(&mut faults, &at.child("starts_at"), object.get("starts_at"));
+    let ends_at = moment(&mut faults, &at.child("ends_at"), object.get("ends_at"));
+    if let (Some(from), Some(to)) = (starts_at, ends_at)
+        && from >= to
+    {
+        faults.add(&at.child("ends_at"), "must be after starts_at");
+    }
+    match (sku, warehouse, quantity, per_customer, starts_at, ends_at) {
+        (
+            Some(sku),
+            Some(warehouse),
+            Some(quantity),
+            Some(limit),
+            Some(starts_at),
+            Some(ends_at),
+        ) if faults.list.is_empty() => {
+            let per_customer = i32::try_from(limit).unwrap_or(MAX_QUANTITY);
+            Ok(FlashSale { ends_at, per_customer, quantity, sku, starts_at, warehouse })
+        }
+        _ => Err(faults.list),
+    }
+}
+
+/// A warehouse. Fields in alphabetical order: the canonical form.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Warehouse {
+    pub(crate) cost_minor: i64,
+    pub(crate) distance_km: i32,
+    pub(crate) load_permille: i32,
+    pub(crate) online: bool,
+    pub(crate) routes: Vec<Route>,
+    pub(crate) warehouse: WarehouseCode,
+}
+
+/// Checks the body of a warehouse.
+pub(crate) fn listed(body: &Value) -> Result<Warehouse, Vec<Fault>> {
+    let mut faults = Faults::default();
+    let at = Pointer::root();
+    let known = ["warehouse", "online", "routes", "cost_minor", "distance_km", "load_permille"];
+    let Some(object) = faults.object(&at, body, &known) else { return Err(faults.list) };
+    let warehouse = warehouse(&mut faults, &at.child("warehouse"), object.get("warehouse"), false);
+    let online = match object.get("online") {
+        None | Some(Value::Null) => Some(true),
+        Some(Value::Bool(flag)) => Some(*flag),
+        Some(_) => {
+            faults.add(&at.child("online"), "must be true or false");
+            None
+        }
+    };
+    let cost = number(&mut faults, &at, object, "cost_minor", MAX_FIGURE);
+    let distance = number(&mut faults, &at, object, "distance_km", 50_000);
+    let load = number(&mut faults, &at, object, "load_permille", 10_000);
+    let routes = routes(&mut faults, &at.child("routes"), object.get("routes"));
+    match (warehouse, online, cost, distance, load) {
+        (Some(warehouse), Some(online), Some(cost_minor), Some(distance), Some(load))
+            if faults.list.is_empty() =>
+        {
+            let small = |figure: i64| i32::try_from(figure).unwrap_or(i32::MAX);
+            let (distance_km, load_permille) = (small(distance), small(load));
+            Ok(Warehouse { cost_minor, distance_km, load_permille, online, routes, warehouse })
+        }
+        _ => Err(faults.list),
+    }
+}
+
+fn routes(faults: &mut Faults, at: &Pointer<'_>, value: Option<&Value>) -> Vec<Route> {
+    let items = match value {
+        None | Some(Value::Null) => return vec![],
+        Some(Value::Array(items)) if items.len() <= MAX_ROUTES => items,
+        Some(_) => {
+            faults.add(at, "must be an array of at most 300 routes");
+            return vec![];
+        }
+    };
+    let mut routes = Vec::with_capacity(items.len());
+    for (index, item) in items.iter().enumerate() {
+        let index = index.to_string();
+        let at = at.child(&index);
+        let known = ["country", "cost_minor", "distance_km"];
+        let Some(object) = faults.object(&at, item, &known) else { continue };
+        let country = country(faults, &at.child("country"), object.get("country"));
+        let cost = number(faults, &at, object, "cost_minor", MAX_FIGURE);
+        let distance = number(faults, &at, object, "distance_km", 50_000);
+        if let (Some(country), Some(cost_minor), Some(distance)) = (country, cost, distance) {
+            let distance_km = i32::try_from(distance).unwrap_or(i32::MAX);
+            routes.push(Route { country: country.into(), cost_minor, distance_km });
+        }
+    }
+    routes
+}
+
+/// A number from 0 that may be left out.
+fn number(
+    faults: &mut Faults,
+    at: &Pointer<'_>,
+    object: &Map<String, Value>,
+    name: &str,
+    most: i64,
+) -> Option<i64> {
+    match object.get(name) {
+        None | Some(Value::Null) => Some(0),
+        value => faults.integer(&at.child(name), value, 0, most),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn pointers<T>(result: Result<T, Vec<Fault>>) -> Vec<String> {
+        result.err().unwrap_or_default().into_iter().map(|fault| fault.pointer).collect()
+    }
+
+    #[test]
+    fn an_adjustment_is_signed_and_needs_a_reason() {
+        let lines = json!([{"sku": "A", "quantity": -2}]);
+        let body = json!({"reason": "broken", "lines": lines});
+        let read = change(&body, StockChangeKind::Adjustment).unwrap();
+        assert_eq!(read.warehouse, WarehouseCode::MAIN);
+        assert_eq!(read.pieces.values().copied().collect::<Vec<_>>(), [-2]);
+        assert_eq!(
+            pointers(change(&json!({"lines": lines}), StockChangeKind::Adjustment)),
+            ["/reason"]
+        );
+        assert_eq!(pointers(change(&body, StockChangeKind::Count)), ["/lines/0/quantity"]);
+        let twice = json!({"lines": [{"sku": "A", "quantity": 1}, {"sku": "A", "quantity": 1}]});
+        assert_eq!(pointers(change(&twice, StockChangeKind::Opening)), ["/lines/1"]);
+    }
+
+    #[test]
+    fn a_transfer_needs_both_ends() {
+        let lines = json!([{"sku": "A", "quantity": 2}]);
+        let body = json!({"from": "main", "to": "east", "lines": lines});
+        assert!(change(&body, StockChangeKind::Transfer).is_ok());
+        assert_eq!(
+            pointers(change(&json!({"lines": lines}), StockChangeKind::Transfer)),
+            ["/from", "/to"]
+        );
+    }
+
+    #[test]
+    fn sales_end_after_they_start_and_warehouses_have_routes() {
+        let mut sale = json!({"sku": "A", "quantity": 10, "per_customer": 2,
+            "starts_at": "2026-11-27T09:00:00Z", "ends_at": "2026-11-27T10:00:00Z"});
+        assert!(flash_sale(&sale).is_ok());
+        sale["ends_at"] = sale["starts_at"].clone();
+        assert_eq!(pointers(flash_sale(&sale)), ["/ends_at"]);
+        let body = json!({"warehouse": "east", "routes": [{"country": "FR", "cost_minor": 5}]});
+        let read = listed(&body).unwrap();
+        assert!(read.online && read.routes[0].cost_minor == 5);
+        assert_eq!(
+            pointers(listed(&json!({"warehouse": "east", "routes": [{"country": "x"}]}))),
+            ["/routes/0/country"]
+        );
+    }
+}

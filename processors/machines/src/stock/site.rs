@@ -1,0 +1,147 @@
+//! Warehouses on and off line. What is free in one that is offline is not offered; what is reserved there
+//! goes to another one that has the pieces, or its saga is told why not, and gives it back.
+
+use std::collections::BTreeMap;
+
+use events::{
+    LineRefusal, LinesRefused, LinesReserved, Merchant, OrderKey, RefusalReason, Sku,
+    WarehouseCode, WarehouseListed, topics,
+};
+
+use super::Stock;
+use super::reserve::most_pieces;
+use super::rows::{HeldLine, Hold, HoldState, Level, Site};
+use crate::machine::{Context, Effects};
+use crate::table::LevelKey;
+
+impl Stock {
+    pub(super) fn list(&mut self, listed: WarehouseListed, context: &Context, fx: &mut Effects) {
+        let key = (listed.merchant.clone(), listed.warehouse.clone());
+        let site = Site { online: listed.online };
+        let was_online = self.sites().get(&key).is_none_or(|site| site.online);
+        self.sites().insert(key.clone(), site);
+        self.warehouses.put(key, site);
+        if was_online && !site.online {
+            let place = (&listed.merchant, &listed.warehouse, None);
+            self.evict(place, i64::MAX, RefusalReason::WarehouseOffline, context, fx);
+        }
+    }
+
+    /// Whether the warehouse's free stock is offered: unless it was listed as offline.
+    pub(super) fn online(&mut self, merchant: &Merchant, warehouse: &WarehouseCode) -> bool {
+        // Nearly always none is listed.
+        self.sites().is_empty()
+            || self
+                .sites()
+                .get(&(merchant.clone(), warehouse.clone()))
+                .is_none_or(|site| site.online)
+    }
+
+    /// Whether every warehouse that a hold has pieces in is offered.
+    pub(super) fn all_online(&mut self, hold: &Hold) -> bool {
+        hold.lines.iter().all(|line| self.online(&hold.merchant, &line.warehouse))
+    }
+
+    /// Takes at least so many reserved pieces off a warehouse, of one SKU or of all, the newest orders
+    /// first. Reads every hold of the partition: for what happens rarely.
+    pub(super) fn evict(
+        &mut self,
+        (merchant, warehouse, sku): (&Merchant, &WarehouseCode, Option<&Sku>),
+        mut pieces: i64,
+        reason: RefusalReason,
+        context: &Context,
+        fx: &mut Effects,
+    ) {
+        let here = |line: &HeldLine| {
+            line.warehouse == *warehouse && sku.is_none_or(|sku| line.sku == *sku)
+        };
+        let affected = |(_, hold): &(OrderKey, Hold)| {
+            hold.state == HoldState::Reserved
+                && hold.merchant == *merchant
+                && hold.lines.iter().any(here)
+        };
+        let mut holds: Vec<_> = self.holds.all().into_iter().filter(affected).collect();
+        holds.sort_by_key(|(order, _)| std::cmp::Reverse((order.accepted_at, order.order_id)));
+        for (order, mut hold) in holds {
+            if pieces <= 0 {
+                return;
+            }
+            let own = hold.lines.iter().filter(|line| here(line));
+            pieces -= own.map(|line| i64::from(line.quantity)).sum::<i64>();
+            let key = order.order_id;
+            if let Some(levels) = self.elsewhere(&mut hold, here) {
+                levels.into_iter().for_each(|(key, level)| self.levels.put(key, level));
+                let moved = LinesReserved {
+                    order_id: order.order_id,
+                    accepted_at: order.accepted_at,
+                    stock_partition: context.partition,
+                    attempt: hold.attempt,
+                    warehouse: most_pieces(&hold.lines),
+                    alone: vec![],
+                };
+                self.holds.put(order, hold);
+                fx.emit(context, topics::ORDER_OUTCOMES.name, key.as_bytes(), moved);
+                continue;
+            }
+            // The hold stays until the saga gives it back: what it has decided meanwhile counts.
+            let refusal = |line: &HeldLine| LineRefusal {
+                line: line.line,
+                sku: line.sku.clone(),
+                requested: line.quantity,
+                available: 0,
+                reason,
+                elsewhere: vec![],
+            };
+            let refused = LinesRefused {
+                order_id: order.order_id,
+                accepted_at: order.accepted_at,
+                stock_partition: context.partition,
+                attempt: hold.attempt,
+                refusals: hold.lines.iter().filter(|line| here(line)).map(refusal).collect(),
+            };
+            fx.emit(context, topics::ORDER_OUTCOMES.name, key.as_bytes(), refused);
+        }
+    }
+
+    /// Other warehouses for the lines that are here, and the levels that follow; `None` if a line has
+    /// none, or is a flash sale's.
+    fn elsewhere(
+        &mut self,
+        hold: &mut Hold,
+        here: impl Fn(&HeldLine) -> bool,
+    ) -> Option<BTreeMap<LevelKey, Level>> {
+        let merchant = hold.merchant.clone();
+        let others: Vec<WarehouseCode> = self
+            .sites()
+            .iter()
+            .filter(|((owner, _), site)| *owner == merchant && site.online)
+            .map(|((_, warehouse), _)| warehouse.clone())
+            .collect();
+        let mut levels = BTreeMap::<LevelKey, Level>::new();
+        let mut lines = hold.lines.clone();
+        for line in lines.iter_mut().filter(|line| here(line)) {
+            let quantity = i64::from(line.quantity);
+            let level = |stock: &mut Self, warehouse: &WarehouseCode| {
+                let key = (merchant.clone(), line.sku.clone(), warehouse.clone());
+                let level = match levels.get(&key) {
+                    Some(level) => *level,
+                    None => stock.levels.get(&key).unwrap_or_default(),
+                };
+                (key, level)
+            };
+            let found = others.iter().filter(|other| **other != line.warehouse).find_map(|other| {
+                let (key, found) = level(self, other);
+                (found.available() >= quantity).then_some((other, key, found))
+            });
+            let (other, there, mut found) = found.filter(|_| line.sale.is_none())?;
+            let (from, mut left) = level(self, &line.warehouse);
+            left.reserved -= quantity;
+            found.reserved += quantity;
+            levels.insert(from, left);
+            levels.insert(there, found);
+            line.warehouse = other.clone();
+        }
+        hold.lines = lines;
+        Some(levels)
+    }
+}
