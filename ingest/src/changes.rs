@@ -172,10 +172,16 @@ mod tests {
     }
 
     #[test]
-    fn a_repeated_cancel_is_no_mistake_and_a_late_one_is() {
+    fn a_repeated_cancel_is_no_mistake_a_late_one_and_an_early_dispatch_are() {
         assert!(!Change::Cancel.is_out_of_time("cancelled"));
         assert!(Change::Confirm.is_out_of_time("cancelled"));
         assert!(Change::Cancel.is_out_of_time("shipped"));
         assert!(!Change::Cancel.is_out_of_time("routed"));
+        for status in ["routed", "shipped", "undeliverable"] {
+            assert!(!Change::Dispatch.is_out_of_time(status), "{status}");
+        }
+        for status in ["received", "paid", "rejected", "cancelled", "delivered", "returned"] {
+            assert!(Change::Dispatch.is_out_of_time(status), "{status}");
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use bytes::Buf;
-use events::StockChangeKind;
+use events::StockChangeKind as Kind;
 use futures::Stream;
 use serde::Serialize;
 use warp::Filter;
@@ -65,13 +65,26 @@ where
             ("/v1/warehouses", stock::changes::warehouse(app, request).await)
         }
         (["v1", "warehouses"], _) => ("/v1/warehouses", only("POST")),
-        (["v1", "stock", name], method) if change_kind(name).is_some() => {
-            let (route, kind) = change_kind(name).expect("looked at in the guard");
-            let post = *method == Method::POST;
-            let answer =
-                if post { stock::changes::change(app, request, kind).await } else { only("POST") };
-            (route, answer)
+        (["v1", "stock", "imports"], &Method::POST) => {
+            ("/v1/stock/imports", stock::changes::change(app, request, Kind::Opening).await)
         }
+        (["v1", "stock", "imports"], _) => ("/v1/stock/imports", only("POST")),
+        (["v1", "stock", "adjustments"], &Method::POST) => {
+            ("/v1/stock/adjustments", stock::changes::change(app, request, Kind::Adjustment).await)
+        }
+        (["v1", "stock", "adjustments"], _) => ("/v1/stock/adjustments", only("POST")),
+        (["v1", "stock", "counts"], &Method::POST) => {
+            ("/v1/stock/counts", stock::changes::change(app, request, Kind::Count).await)
+        }
+        (["v1", "stock", "counts"], _) => ("/v1/stock/counts", only("POST")),
+        (["v1", "stock", "transfers"], &Method::POST) => {
+            ("/v1/stock/transfers", stock::changes::change(app, request, Kind::Transfer).await)
+        }
+        (["v1", "stock", "transfers"], _) => ("/v1/stock/transfers", only("POST")),
+        (["v1", "stock", "low-marks"], &Method::POST) => {
+            ("/v1/stock/low-marks", stock::changes::change(app, request, Kind::LowAt).await)
+        }
+        (["v1", "stock", "low-marks"], _) => ("/v1/stock/low-marks", only("POST")),
         (["v1", "stock", "receipts"], &Method::POST) => {
             ("/v1/stock/receipts", stock::receive(app, request).await)
         }
@@ -96,18 +109,6 @@ where
         (["v1", "openapi.json"], _) => ("/v1/openapi.json", only("GET")),
         _ => ("unknown", Err(Problem::plain(Code::NotFound))),
     }
-}
-
-/// The stock API's changes, by the last part of their path.
-fn change_kind(name: &str) -> Option<(&'static str, StockChangeKind)> {
-    Some(match name {
-        "imports" => ("/v1/stock/imports", StockChangeKind::Opening),
-        "adjustments" => ("/v1/stock/adjustments", StockChangeKind::Adjustment),
-        "counts" => ("/v1/stock/counts", StockChangeKind::Count),
-        "transfers" => ("/v1/stock/transfers", StockChangeKind::Transfer),
-        "low-marks" => ("/v1/stock/low-marks", StockChangeKind::LowAt),
-        _ => return None,
-    })
 }
 
 /// The API, and the operator's paths if they have no port of their own.

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | on its way, or `undeliverable` | yes |
 //! | ended, with money authorized or taken that has to go back | until it is told that it did, a day at most |
-//! | `declined`, or `cancelled` after `reserved` | for a minute: part of the money may have been authorized |
+//! | `declined`, or ended otherwise between `reserved` and `routed` | for a minute: part of the money may have been authorized |
 //! | ended otherwise | no |
 
 use crate::database::Event;
@@ -112,6 +112,10 @@ mod tests {
             (&[RECEIVED, RESERVED, ROUTED, ("shipped", ""), ("delivered", "")], Some(0)),
             (&[RECEIVED, RESERVED, PAID, ROUTED, ("delivered", "")], Some(0)),
             (&[RECEIVED, RESERVED, PAID, ("rejected", "no_courier")], Some(MONEY_MS)),
+            // What was reserved is given up: a warehouse went offline, a count found less.
+            (&[RECEIVED, RESERVED, ("rejected", "warehouse_offline")], Some(PERHAPS_MS)),
+            (&[RECEIVED, RESERVED, ROUTED, ("rejected", "sold_out")], Some(0)),
+            (&[RECEIVED, RESERVED, PAID, ROUTED, ("rejected", "sold_out")], Some(MONEY_MS)),
             (&[RECEIVED, RESERVED, PAID, ("cancelled", ""), ("cancelled", "refunded")], Some(0)),
             (&[RECEIVED, RESERVED, PAID, ROUTED, ("undeliverable", "")], None),
             (

@@ -14,10 +14,12 @@ use crate::store::Store;
 const INBOXES: [Topic; 4] =
     [topics::ORDERS, topics::ORDER_OUTCOMES, topics::STOCK, topics::COURIERS];
 /// The sink whose offsets are its group's, and what it reads.
-const REPORTS: (&str, [Topic; 1]) = ("reports", [topics::ORDER_STATUS]);
+const REPORTS: (&str, [Topic; 2]) = ("reports", [topics::ORDER_STATUS, topics::STOCK_MOVEMENTS]);
 /// The sink that is always there in PostgreSQL, and what it reads.
-const TRACKING: (&str, [Topic; 3]) =
-    ("tracking", [topics::ORDER_STATUS, topics::ORDER_CONFLICTS, topics::STOCK_LEVELS]);
+const TRACKING: (&str, [Topic; 4]) = (
+    "tracking",
+    [topics::ORDER_STATUS, topics::ORDER_CONFLICTS, topics::STOCK_LEVELS, topics::STOCK_MOVEMENTS],
+);
 const ANSWERS: Duration = Duration::from_secs(15);
 
 /// Where a reader goes on in a partition.
