@@ -27,7 +27,7 @@ pub(crate) struct Change {
     pub(crate) warehouse: WarehouseCode,
 }
 
-/// Checks the body of a change. An adjustment needs a reason.
+/// Checks the body of a change. An adjustment needs a reason, a transfer two warehouses.
 pub(crate) fn change(body: &Value, kind: StockChangeKind) -> Result<Change, Vec<Fault>> {
     let mut faults = Faults::default();
     let at = Pointer::root();
@@ -43,6 +43,9 @@ pub(crate) fn change(body: &Value, kind: StockChangeKind) -> Result<Change, Vec<
         true => warehouse(&mut faults, &at.child("to"), object.get("to"), false),
         false => None,
     };
+    if to.is_some() && to == home {
+        faults.add(&at.child("to"), "must be another warehouse than from");
+    }
     let needed = kind == StockChangeKind::Adjustment;
     let reason = match object.get("reason") {
         None | Some(Value::Null) if !needed => Some(CompactString::default()),
@@ -55,6 +58,9 @@ pub(crate) fn change(body: &Value, kind: StockChangeKind) -> Result<Change, Vec<
         let sku = sku(faults, at, object);
         let at = at.child("quantity");
         let quantity = faults.integer(&at, object.get("quantity"), least, most)?;
+        if quantity == 0 && kind == StockChangeKind::Adjustment {
+            faults.add(&at, "must not be 0");
+        }
         Some((sku?, quantity))
     };
     let mut pieces = BTreeMap::new();
@@ -247,6 +253,8 @@ mod tests {
             ["/reason"]
         );
         assert_eq!(pointers(change(&body, StockChangeKind::Count)), ["/lines/0/quantity"]);
+        let none = json!({"reason": "broken", "lines": [{"sku": "A", "quantity": 0}]});
+        assert_eq!(pointers(change(&none, StockChangeKind::Adjustment)), ["/lines/0/quantity"]);
         let twice = json!({"lines": [{"sku": "A", "quantity": 1}, {"sku": "A", "quantity": 1}]});
         assert_eq!(pointers(change(&twice, StockChangeKind::Opening)), ["/lines/1"]);
     }
@@ -260,6 +268,8 @@ mod tests {
             pointers(change(&json!({"lines": lines}), StockChangeKind::Transfer)),
             ["/from", "/to"]
         );
+        let nowhere = json!({"from": "east", "to": "east", "lines": lines});
+        assert_eq!(pointers(change(&nowhere, StockChangeKind::Transfer)), ["/to"]);
     }
 
     #[test]
