@@ -229,7 +229,10 @@ async fn streams(world: &World) -> Result<()> {
     let rejected = world.order(0, "stream-1", unknown_sku()).await?;
     let mut stream = world.stream(1, &rejected, None).await?;
     // The other process hears of the order a moment later.
+    let began = Instant::now();
     while stream.response.status() == 404 {
+        ensure!(began.elapsed() < PATIENCE, "the other process never hears of the order");
+        tokio::time::sleep(Duration::from_millis(50)).await;
         stream = world.stream(1, &rejected, None).await?;
     }
     assert_eq!(stream.response.headers()["content-type"], "text/event-stream");

@@ -10,22 +10,49 @@ pub(crate) fn is_one(text: &str) -> bool {
     (12..=19).contains(&digits.len()) && has_check_digit(&digits)
 }
 
-/// Whether a free text holds one: 14 to 19 digits with a right check digit and a first digit of payment
-/// cards, perhaps grouped by spaces or dashes. Shorter ones could as well be barcodes.
+/// Whether a free text holds one, of an issuer and its length, with a right check digit, perhaps grouped by
+/// spaces or dashes. Other long numbers are barcodes, references, times.
 pub(crate) fn holds_one(text: &str) -> bool {
     let separated = |c: char| !c.is_ascii_digit() && c != ' ' && c != '-';
     text.split(separated).any(|run| {
         let groups: Vec<&str> = run.split([' ', '-']).filter(|group| !group.is_empty()).collect();
-        (0..groups.len()).any(|first| {
-            let mut digits = Vec::new();
-            let found = groups[first..].iter().map_while(|group| {
-                digits.extend(group.bytes().take(20).map(|b| b - b'0'));
-                let right = || (2..=6).contains(&digits[0]) && has_check_digit(&digits);
-                (digits.len() <= 19).then(|| digits.len() >= 14 && right())
-            });
-            found.into_iter().any(|found| found)
-        })
+        (0..groups.len()).any(|first| begins_with_one(&groups[first..]))
     })
+}
+
+fn begins_with_one(groups: &[&str]) -> bool {
+    let (mut digits, mut length) = ([0; LONGEST], 0);
+    for group in groups {
+        if length + group.len() > LONGEST {
+            return false;
+        }
+        for digit in group.bytes() {
+            digits[length] = digit - b'0';
+            length += 1;
+        }
+        let number = &digits[..length];
+        if is_issued(number) && has_check_digit(number) {
+            return true;
+        }
+    }
+    false
+}
+
+const LONGEST: usize = 19;
+
+/// Whether numbers of this length and beginning are cards: Visa, Mastercard, American Express, Diners
+/// Club, Discover, JCB, UnionPay, Maestro (the issuers' published ranges).
+fn is_issued(digits: &[u8]) -> bool {
+    let Some(head) = digits.get(..4) else { return false };
+    let head = head.iter().fold(0, |number, digit| number * 10 + u32::from(*digit));
+    match digits.len() {
+        14 => matches!(head, 3000..=3059 | 3600..=3699 | 3800..=3999),
+        15 => matches!(head, 3400..=3499 | 3700..=3799),
+        16 => matches!(head, 2221..=2720 | 3528..=3589 | 4000..=6999),
+        17 | 18 => matches!(head, 5000..=6999),
+        LONGEST => matches!(head, 4000..=6999),
+        _ => false,
+    }
 }
 
 /// Luhn.
@@ -70,6 +97,8 @@ mod tests {
             // A barcode, a GTIN with its packaging digit, a telephone number, a long number.
             "4006381333931",
             "14006381333938",
+            // A time whose digits happen to check.
+            "20261122120003",
             "+44 20 7946 0000",
             "42424242424242424242424242424242",
         ] {

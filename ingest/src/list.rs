@@ -33,6 +33,9 @@ struct Orders {
     next_cursor: Option<String>,
 }
 
+/// The route under which lists are measured, apart from orders that are placed at the same path.
+pub(crate) const ROUTE: &str = "/v1/orders list";
+
 pub(crate) async fn list<B, D>(app: &App, request: &mut Request<B>) -> Result<Response, Problem>
 where
     B: Stream<Item = Result<D, warp::Error>>,

@@ -35,7 +35,7 @@ where
         (["v1", "orders"], &Method::POST) => {
             (prefer::route(&request.headers), orders::place(app, request).await)
         }
-        (["v1", "orders"], &Method::GET) => ("/v1/orders", list::list(app, request).await),
+        (["v1", "orders"], &Method::GET) => (list::ROUTE, list::list(app, request).await),
         (["v1", "orders"], _) => ("/v1/orders", only("GET, POST")),
         (["v1", "orders", id], &Method::GET) => {
             ("/v1/orders/{id}", tracking::show(app, request, id).await)

@@ -214,8 +214,8 @@ async fn catch_up(
         watching.stored.reached(partition, offset).await;
         match watching.database.history(merchant, order_id, partition).await {
             Ok(Some(history)) => return history,
-            // Its first record has not been processed yet: the log will bring it.
-            Ok(None) => return std::future::pending().await,
+            // The store has got there and has nothing of it: the log alone is enough.
+            Ok(None) => return History { events: Vec::new(), stored: offset },
             Err(error) => {
                 tracing::debug!(%error, "history not read: tried again");
                 tokio::time::sleep(PAUSE).await;

@@ -104,7 +104,10 @@ impl Reader {
             let (low, high) = consumer
                 .fetch_watermarks(topics::ORDER_STATUS.name, partition, CALL_TIMEOUT)
                 .context("Kafka doesn't tell where a partition ends")?;
-            let start = Offset::Offset((high - LOOK_BACK).max(low));
+            let start = (high - LOOK_BACK).max(low);
+            // Nothing but marks and aborted records may follow: then no record moves the position.
+            self.hub.passing(partition, start - 1);
+            let start = Offset::Offset(start);
             positions.add_partition_offset(topics::ORDER_STATUS.name, partition, start)?;
         }
         consumer.assign(&positions).context("partitions cannot be assigned")?;

@@ -65,7 +65,7 @@ impl Hub {
         let (queue, changes) = mpsc::channel(QUEUE);
         {
             let mut shard = self.shard(order_id.0);
-            if !self.following.load(Ordering::SeqCst) {
+            if !self.following.load(Ordering::SeqCst) || self.closed.load(Ordering::SeqCst) {
                 return Err(NotNow::NotFollowing);
             }
             shard.entry(order_id.0).or_default().push(Entry { number, queue });
@@ -105,9 +105,7 @@ impl Hub {
 
     /// The log is followed without a gap from the positions on.
     pub(super) fn following(&self) {
-        if !self.closed.load(Ordering::SeqCst) {
-            self.following.store(true, Ordering::SeqCst);
-        }
+        self.following.store(true, Ordering::SeqCst);
     }
 
     /// The place in the log is lost: every watch ends.

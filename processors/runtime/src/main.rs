@@ -52,8 +52,9 @@ async fn main() -> ExitCode {
 async fn run() -> Result<()> {
     let arguments = Arguments::parse();
     wire::telemetry::init();
-    // A counter that nobody has touched yet would be missing instead of 0.
+    // Counters that nobody has touched yet would be missing instead of 0.
     LazyLock::force(&wire::telemetry::ORDERS_WAITED);
+    wire::telemetry::TRANSACTIONS.with_label_values(&["committed"]);
     let config = Config::load(arguments.config.as_deref())?;
     let readiness = Readiness::starting(&["kafka", "registry", "tasks"]);
     wire::operator::serve(config.operator_listen, readiness.clone()).await?;

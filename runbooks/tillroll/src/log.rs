@@ -150,7 +150,10 @@ impl Log {
                     }
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => drop(open.remove(&partition)),
-                Some(Err(error)) => gone(topic, &error)?,
+                Some(Err(error)) => {
+                    gone(topic, &error)?;
+                    continue;
+                }
             }
             heard = Instant::now();
         }

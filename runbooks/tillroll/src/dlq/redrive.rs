@@ -241,7 +241,8 @@ fn report(change: &Change, action: Action, plan: &Plan<'_>) -> Result<()> {
         output::data(&format!("{place}  {key}  {would}{}", action.as_str()))?;
     }
     for (letter, left) in &plan.left {
-        output::data(&format!("{}  {}  left: {left}", letter.place, shown(letter)))?;
+        let (place, key) = (&letter.place, key_text(letter.key.as_deref()));
+        output::data(&format!("{place}  {key}  left: {left}"))?;
     }
     let (go, left) = (plan.go.len(), plan.left.len());
     output::message(&format!("{go} letters {would}{}, {left} left", action.as_str()));
@@ -249,10 +250,6 @@ fn report(change: &Change, action: Action, plan: &Plan<'_>) -> Result<()> {
         output::message("what is refused again shows up in `tillroll dlq list --since 1m`");
     }
     Ok(())
-}
-
-fn shown(letter: &Letter) -> String {
-    key_text(letter.key.as_deref())
 }
 
 #[cfg(test)]
