@@ -22,9 +22,12 @@ const PIECES: i64 = 10_000;
 const CLIENTS: usize = 64;
 /// Every so many orders are clicked twice.
 const REPEATED: usize = 5;
-/// Customers, with two or three orders of a piece each, and how many pieces each may have.
-const CUSTOMERS: usize = 20_000;
+/// How many pieces a customer may have. The first orders are of customers who try for one more than that,
+/// so that the limit refuses before the sale is sold out.
 const LIMIT: i64 = 2;
+const GREEDY: usize = 4_000;
+const GREEDY_ORDERS: usize = 3 * GREEDY;
+const CUSTOMERS: usize = 20_000;
 /// Orders placed before each kill.
 const KILLS: [usize; 3] = [3_000, 9_000, 30_000];
 const SKU: &str = "CONSOLE";
@@ -65,6 +68,7 @@ async fn a_flash_sale_sells_exactly_what_there_is() -> Result<()> {
     assert!(most <= LIMIT, "a customer has {most} pieces");
     let refused: i64 = reasons.values().sum();
     assert_eq!(refused, i64::try_from(ORDERS)? - PIECES, "{reasons:?}");
+    assert!(reasons.contains_key("customer_limit"), "the limit never mattered: {reasons:?}");
     let level = database
         .query_one("SELECT on_hand, reserved, allocated, set_aside FROM stock_levels", &[])
         .await?;
@@ -108,7 +112,7 @@ async fn client(shop: &Shop, next: &AtomicUsize) -> Result<Vec<String>> {
 
 fn order(number: usize) -> Value {
     json!({
-        "customer_id": format!("customer-{}", number % CUSTOMERS),
+        "customer_id": customer(number),
         "currency": "GBP",
         "destination": {
             "name": "A. Buyer", "street": "1 High Street", "city": "Leeds", "postcode": "LS1",
@@ -117,6 +121,14 @@ fn order(number: usize) -> Value {
         "lines": [{"sku": SKU, "quantity": 1, "unit_price_minor": 49_900}],
         "ordered_at": "2026-11-27T09:00:00Z",
     })
+}
+
+fn customer(number: usize) -> String {
+    if number < GREEDY_ORDERS {
+        format!("greedy-{}", number % GREEDY)
+    } else {
+        format!("customer-{}", number % CUSTOMERS)
+    }
 }
 
 /// kill -9 of the processors while orders come in.
