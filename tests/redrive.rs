@@ -1,6 +1,6 @@
-//! Dead letters and lag, by the operator's command: records of schemas that nobody had registered wait in
+//! Dead letters, lag and drift, by the operator's command: records of schemas that nobody had registered wait in
 //! the queues, go back once the schemas are registered, each once, also if the command is killed in
-//! between; and orders have the history that they would have had.
+//! between; and orders have the history that they would have had. Then stock drifts, and is reconciled.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -20,6 +20,8 @@ use tests::shop::Shop;
 use tests::stack::{Instances, MERCHANT, System};
 use wire::config::Registry;
 
+#[path = "redrive/drift.rs"]
+mod drift;
 #[path = "redrive/records.rs"]
 mod records;
 
@@ -43,7 +45,8 @@ async fn what_was_refused_goes_back_once_and_in_order() -> Result<()> {
         redriven(&system).await?;
         why(&system).await?;
         dropped(&system).await?;
-        lag(&system).await
+        lag(&system).await?;
+        drift::reconciled(&system).await
     };
     let outcome = outcome.await;
     if outcome.is_err() {

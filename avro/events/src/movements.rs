@@ -21,7 +21,7 @@ pub struct ChangeStock {
     pub warehouse: WarehouseCode,
     /// What kind of change.
     pub kind: StockChangeKind,
-    /// Pieces; signed for an adjustment.
+    /// Pieces; signed for an adjustment and a reconciliation.
     pub quantity: i64,
     /// With [`StockChangeKind::Transfer`]: where to.
     pub to_warehouse: Option<WarehouseCode>,
@@ -49,6 +49,8 @@ pub enum StockChangeKind {
     Transfer,
     /// From how many available pieces on stock counts as low; 0: never.
     LowAt,
+    /// Pieces that the history lacks (positive) or has too many of; nothing moves.
+    Reconciliation,
 }
 
 /// Pieces came to or left a warehouse; the history of what is on hand.
@@ -98,6 +100,8 @@ pub enum MovementKind {
     TransferIn,
     /// Handed over to a courier.
     Dispatch,
+    /// Nothing moved: the history was set right by so many pieces.
+    Reconciliation,
 }
 
 impl MovementKind {
@@ -112,6 +116,7 @@ impl MovementKind {
             Self::TransferOut => "transfer_out",
             Self::TransferIn => "transfer_in",
             Self::Dispatch => "dispatch",
+            Self::Reconciliation => "reconciliation",
         }
     }
 }

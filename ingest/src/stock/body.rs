@@ -83,9 +83,10 @@ fn bounds(kind: StockChangeKind) -> (i64, i64) {
     match kind {
         StockChangeKind::Adjustment => (-most, most),
         StockChangeKind::Count | StockChangeKind::LowAt => (0, most),
-        StockChangeKind::Opening | StockChangeKind::Transfer | StockChangeKind::Unknown => {
-            (1, most)
-        }
+        StockChangeKind::Opening
+        | StockChangeKind::Transfer
+        | StockChangeKind::Reconciliation
+        | StockChangeKind::Unknown => (1, most),
     }
 }
 

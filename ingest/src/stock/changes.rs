@@ -51,7 +51,9 @@ where
         StockChangeKind::Adjustment => "adjustment",
         StockChangeKind::Count => "count",
         StockChangeKind::Transfer => "transfer",
-        StockChangeKind::LowAt | StockChangeKind::Unknown => "low_at",
+        StockChangeKind::LowAt | StockChangeKind::Reconciliation | StockChangeKind::Unknown => {
+            "low_at"
+        }
     };
     let change_id = RequestId::derive(name, &merchant, &key);
     let fingerprint = fingerprint::body(&change);

@@ -8,6 +8,7 @@
 //! rejected, as far as this partition can know (it has seen those lines of the first whose SKUs it
 //! owns).
 
+mod books;
 mod hold;
 mod receive;
 mod reserve;
@@ -26,7 +27,12 @@ use crate::table::{
     AnyTable, Backing, Key, LevelKey, PurchaseKey, ReceiptKey, Row, SkuKey, Table, TableId,
     WarehouseKey,
 };
+pub use books::Books;
 pub use rows::{HeldLine, Hold, HoldState, Level, Purchase, Receipt, ReceivedLine, Sale, Site};
+
+/// First bytes of the changelog keys that [`Books`] reads.
+const LEVELS: u8 = 1;
+const HOLDS: u8 = 2;
 
 #[cfg(test)]
 impl Stock {
@@ -55,8 +61,8 @@ impl Stock {
     /// The machine over a task's committed state.
     pub fn new(backing: &Rc<dyn Backing>) -> Self {
         Self {
-            levels: Table::new(1, backing),
-            holds: Table::new(2, backing),
+            levels: Table::new(LEVELS, backing),
+            holds: Table::new(HOLDS, backing),
             received: Table::new(3, backing),
             receipts: Table::new(4, backing),
             warehouses: Table::new(5, backing),

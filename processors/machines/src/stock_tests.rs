@@ -42,6 +42,7 @@ fn command(line: &str) -> Record {
         "count" => Some(StockChangeKind::Count),
         "transfer" => Some(StockChangeKind::Transfer),
         "low_at" => Some(StockChangeKind::LowAt),
+        "reconcile" => Some(StockChangeKind::Reconciliation),
         _ => None,
     };
     if let Some(kind) = kind {
@@ -693,6 +694,14 @@ fn a_flash_sale_sells_what_is_set_aside_from_its_start_on_a_few_to_each_customer
             reserve o8 A 1 -> reserved
             A: on hand 5 reserved 5 allocated 0
         "#]],
+    );
+}
+
+#[test]
+fn a_reconciliation_moves_nothing_and_counts_once() {
+    check(
+        &["reconcile c0 A 3", "receive r1 A 5", "reconcile c1 A -2", "reconcile c1 A -2"],
+        expect![[r#""#]],
     );
 }
 

@@ -201,9 +201,14 @@ fn encode<V: Row>(row: &V) -> Vec<u8> {
 }
 
 fn decode<V: Row>(bytes: &[u8]) -> V {
-    let start = if bytes.first() == Some(&1) { 9 } else { 1 };
-    rmp_serde::from_slice(bytes.get(start..).unwrap_or_default())
+    read(bytes)
         .expect("rows are read back as they were written, or by a version that only added fields")
+}
+
+/// The row of these bytes; `None` if they are none, or of a version that did more than add fields.
+pub(crate) fn read<V: Row>(bytes: &[u8]) -> Option<V> {
+    let start = if bytes.first() == Some(&1) { 9 } else { 1 };
+    rmp_serde::from_slice(bytes.get(start..)?).ok()
 }
 
 impl Key for OrderId {

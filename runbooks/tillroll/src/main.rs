@@ -12,6 +12,7 @@ mod log;
 mod moment;
 mod operator;
 mod output;
+mod reconcile;
 mod report;
 mod reports;
 mod setup;
@@ -33,6 +34,7 @@ Examples:
   tillroll lag                                 who is behind
   tillroll why 5f0e8f5e-3c1a-5b7e-9d55-0d4f6f5c3a11
   tillroll dlq list                            what was refused, and why
+  tillroll reconcile                           whether stock and its history agree
   tillroll report revenue-daily --from 2026-11-01
 
 Exit codes:
@@ -68,6 +70,8 @@ enum Command {
     Why(why::Arguments),
     /// How far every reader is behind the log
     Lag(lag::Arguments),
+    /// Whether stock, its holds, databases and history agree; correct what does not
+    Reconcile(reconcile::Arguments),
     /// Reports from ClickHouse; without a name, their list
     Report(report::Arguments),
     /// The reports' store: make it anew from the log, enter exchange rates
@@ -85,6 +89,7 @@ async fn main() -> ExitCode {
         Command::Status(arguments) => status::run(arguments).await,
         Command::Why(arguments) => why::run(arguments).await,
         Command::Lag(arguments) => lag::run(arguments).await,
+        Command::Reconcile(arguments) => reconcile::run(arguments).await,
         Command::Report(arguments) => plain(report::run(arguments).await),
         Command::Reports(command) => plain(reports::run(command).await),
     };

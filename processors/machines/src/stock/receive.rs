@@ -119,6 +119,13 @@ impl Stock {
                 self.move_pieces(key, out, -pieces, &cause, context, effects);
                 self.move_pieces(there, arrived, pieces, &cause, context, effects);
             }
+            (StockChangeKind::Reconciliation, _) => {
+                // Nothing moves: the history gets what it lacks, and the level is told anew.
+                let on_hand = level.on_hand - pieces;
+                self.levels.put(key.clone(), Level { on_hand, ..level });
+                let kind = MovementKind::Reconciliation;
+                self.move_pieces(key, kind, pieces, &cause, context, effects);
+            }
             (StockChangeKind::LowAt, _) => {
                 self.levels.put(key, Level { low_at: pieces, ..level });
             }
@@ -199,6 +206,9 @@ fn fault(change: &ChangeStock, known: Option<&Level>) -> Option<String> {
             Some("a transfer needs two warehouses".into())
         }
         StockChangeKind::Transfer if free < pieces => Some(too_many()),
+        StockChangeKind::Reconciliation if known.is_none() => {
+            Some("there has never been stock of this SKU there".into())
+        }
         StockChangeKind::LowAt if pieces < 0 => Some("a mark below zero".into()),
         _ => None,
     }
