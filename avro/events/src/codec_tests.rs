@@ -382,9 +382,11 @@ fn samples() -> Vec<Record> {
             starts_at: Millis(5),
             ends_at: Millis(6),
             requested_by: "k1".into(),
+            fingerprint: placed.fingerprint,
         }
         .into(),
         WarehouseListed {
+            request_id: RequestId::derive("warehouse", &merchant, "w1"),
             merchant,
             warehouse,
             online: true,
@@ -393,6 +395,8 @@ fn samples() -> Vec<Record> {
             distance_km: 3_000,
             load_permille: 400,
             requested_by: "k1".into(),
+            fingerprint: placed.fingerprint,
+            listed_at: Millis(5),
         }
         .into(),
     ]

@@ -155,9 +155,12 @@ pub struct FlashSaleScheduled {
     pub ends_at: Millis,
     /// Who: the id of the API key.
     pub requested_by: CompactString,
+    /// Digest of the whole request: another one under the same id counts nothing.
+    pub fingerprint: Fingerprint,
 }
 
-/// A merchant's warehouse as it is from now on; appended to every partition that decides by it.
+/// A merchant's warehouse as it is from now on; appended to every partition that decides by it. Partitions
+/// may see two listings in different orders: [`WarehouseListed::as_of`] makes them agree.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WarehouseListed {
     /// Whose.
@@ -176,6 +179,19 @@ pub struct WarehouseListed {
     pub load_permille: i32,
     /// Who: the id of the API key.
     pub requested_by: CompactString,
+    /// The request; the same one counts once.
+    pub request_id: RequestId,
+    /// Digest of the whole request: another one under the same id counts nothing.
+    pub fingerprint: Fingerprint,
+    /// When it was asked for, by ingest's clock.
+    pub listed_at: Millis,
+}
+
+impl WarehouseListed {
+    /// What orders the listings of a warehouse: the greatest counts, wherever it stands in a partition.
+    pub fn as_of(&self) -> (Millis, RequestId) {
+        (self.listed_at, self.request_id)
+    }
 }
 
 /// The way from a warehouse to a country.

@@ -31,7 +31,8 @@ fn place(word: &str) -> (Sku, WarehouseCode) {
 /// `release <order>`, `allocate <order>`, `dispatch <order>`; `<order>/<attempt>` for another attempt
 /// than the first, `<order>:<customer>` for a customer's, `<order>@<warehouse>,…` for a ranking. The
 /// stock API: `opening|adjustment|count|low_at <change> <sku> <pieces>`, `transfer <change> <sku>
-/// <pieces> <warehouse>`, `online|offline <warehouse>`, `sale <sku> <pieces> <limit> <from> <to>`.
+/// <pieces> <warehouse>`, `online|offline <warehouse> [<listed at, 0 by default>]`, `sale <sku> <pieces>
+/// <limit> <from> <to>`.
 fn command(line: &str) -> Record {
     let words: Vec<&str> = line.split_whitespace().collect();
     let merchant = Merchant::parse("shop").unwrap();
@@ -70,6 +71,9 @@ fn command(line: &str) -> Record {
             distance_km: 0,
             load_permille: 0,
             requested_by: "who".into(),
+            request_id: RequestId(uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, line.as_bytes())),
+            fingerprint: Fingerprint(uuid::Uuid::from_u128(1)),
+            listed_at: Millis(words.get(2).map_or(0, |at| at.parse().unwrap())),
         }
         .into();
     }
@@ -85,6 +89,7 @@ fn command(line: &str) -> Record {
             starts_at: Millis(number(4)),
             ends_at: Millis(number(5)),
             requested_by: "who".into(),
+            fingerprint: Fingerprint(uuid::Uuid::from_u128(1)),
         }
         .into();
     }
@@ -266,8 +271,8 @@ fn the_first_body_of_a_receipt_counts() {
          receive r2 A 7 2",
         expect![[r#"
             receive r1 A 5 -> 
-            receive r1 A 7 2 -> rejected: receipt fda34de8-f267-5fe9-b269-4d6e533ff655 was posted before with another body, which counts: use a new key
-            receive r1 B 1 2 -> rejected: receipt fda34de8-f267-5fe9-b269-4d6e533ff655 was posted before with another body, which counts: use a new key
+            receive r1 A 7 2 -> rejected: request fda34de8-f267-5fe9-b269-4d6e533ff655 was posted before with another body, which counts: use a new key
+            receive r1 B 1 2 -> rejected: request fda34de8-f267-5fe9-b269-4d6e533ff655 was posted before with another body, which counts: use a new key
             receive r1 C 2 -> 
             receive r1 A 5 -> 
             receive r2 A 7 2 -> 
@@ -494,9 +499,9 @@ fn a_warehouse_that_goes_offline_offers_nothing_and_its_reservations_go_elsewher
          reserve o2@east,main A 2
          allocate o1
          reserve o3@east,main A 1
-         offline east
+         offline east 1
          reserve o4@east,main A 1
-         online east
+         online east 2
          reserve o5@east,main A 1",
         expect![[r#"
             online main -> 
@@ -507,9 +512,9 @@ fn a_warehouse_that_goes_offline_offers_nothing_and_its_reservations_go_elsewher
             reserve o2@east,main A 2 -> reserved at east, alone: east main
             allocate o1 -> 
             reserve o3@east,main A 1 -> reserved at east, alone: east main
-            offline east -> reserved at main, alone: ; refused: A wants 1 has 0 warehouse_offline
+            offline east 1 -> reserved at main, alone: ; refused: A wants 1 has 0 warehouse_offline
             reserve o4@east,main A 1 -> refused: A wants 1 has 0 held
-            online east -> 
+            online east 2 -> 
             reserve o5@east,main A 1 -> reserved at east, alone: east
             A@east: on hand 4 reserved 2 allocated 1
             A: on hand 2 reserved 2 allocated 0
@@ -547,20 +552,20 @@ fn a_later_attempt_does_not_keep_what_is_held_in_a_warehouse_that_is_offline() {
          online east
          receive r1 A 1
          reserve o1@main,east A 1
-         offline main
+         offline main 1
          reserve o1/2@east,main A 1
          release o1/2
-         online main
+         online main 2
          reserve o2@main,east A 1",
         expect![[r#"
             online main -> 
             online east -> 
             receive r1 A 1 -> 
             reserve o1@main,east A 1 -> reserved at main, alone: main
-            offline main -> refused: A wants 1 has 0 warehouse_offline
+            offline main 1 -> refused: A wants 1 has 0 warehouse_offline
             reserve o1/2@east,main A 1 -> refused: A wants 1 has 0 warehouse_offline
             release o1/2 -> 
-            online main -> 
+            online main 2 -> 
             reserve o2@main,east A 1 -> reserved at main, alone: main
             A: on hand 1 reserved 1 allocated 0
         "#]],

@@ -10,8 +10,9 @@ use crate::payments::PaymentCall;
 use crate::stock::Stock;
 use crate::table::memory::Memory;
 use events::{
-    CancelRequested, ConsignmentBooked, ConsignmentFailed, LinesRefused, Merchant, OrderConfirmed,
-    OrderDispatched, ReceiptId, RequestId, Sku, StockReceived, WarehouseCode, WarehouseListed,
+    CancelRequested, ConsignmentBooked, ConsignmentFailed, Fingerprint, LinesRefused, Merchant,
+    OrderConfirmed, OrderDispatched, ReceiptId, RequestId, Sku, StockReceived, WarehouseCode,
+    WarehouseListed,
 };
 
 const PARTITIONS: i32 = 2;
@@ -89,6 +90,7 @@ impl Shop {
 
     /// To every partition, as reference data goes.
     fn list(&mut self, warehouse: &WarehouseCode, distance_km: i32, online: bool) {
+        self.now = self.now.plus(1);
         let listed = WarehouseListed {
             merchant: merchant(),
             warehouse: warehouse.clone(),
@@ -98,6 +100,9 @@ impl Shop {
             distance_km,
             load_permille: 0,
             requested_by: "".into(),
+            request_id: RequestId(uuid::Uuid::from_u64_pair(0, self.now.0.cast_unsigned())),
+            fingerprint: Fingerprint(uuid::Uuid::nil()),
+            listed_at: self.now,
         };
         for partition in 0..PARTITIONS {
             self.hand_over(topics::STOCK.name, partition, listed.clone().into());
