@@ -236,7 +236,7 @@ async fn receipts(world: &World) -> Result<()> {
     let body = json!({"lines": [
         {"sku": "85123A", "quantity": 10}, {"sku": "71053", "quantity": 5},
         {"sku": "85123A", "quantity": 2},
-    ]});
+    ], "reason": "purchase order 4711"});
     let accepted = world.post(0, "/v1/stock/receipts", "r1", &body).await?;
     assert_eq!(accepted.status, 202, "{accepted:?}");
     assert_eq!((&accepted.body["warehouse"], &accepted.body["skus"]), (&json!("main"), &json!(2)));
@@ -250,7 +250,11 @@ async fn receipts(world: &World) -> Result<()> {
         .records("stock")?
         .into_iter()
         .map(|record| match record {
-            Record::StockReceived(received) => (received.sku.to_string(), received.quantity),
+            Record::StockReceived(received) => {
+                assert_eq!(received.reason, "purchase order 4711");
+                assert!(!received.requested_by.is_empty(), "who");
+                (received.sku.to_string(), received.quantity)
+            }
             other => panic!("{other:?}"),
         })
         .collect();

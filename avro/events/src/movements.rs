@@ -70,9 +70,9 @@ pub struct StockMoved {
     pub on_hand: i64,
     /// The receipt, change or order that caused it.
     pub source_id: Uuid,
-    /// Why, in the requester's words.
+    /// Why, in the requester's words; the order's id for a dispatch.
     pub reason: CompactString,
-    /// Who: the id of the API key; empty for an order's dispatch.
+    /// Who: the id of the API key; empty where its request did not say.
     pub requested_by: CompactString,
     /// When.
     pub moved_at: Millis,

@@ -47,10 +47,7 @@ pub(crate) fn change(body: &Value, kind: StockChangeKind) -> Result<Change, Vec<
         faults.add(&at.child("to"), "must be another warehouse than from");
     }
     let needed = kind == StockChangeKind::Adjustment;
-    let reason = match object.get("reason") {
-        None | Some(Value::Null) if !needed => Some(CompactString::default()),
-        value => faults.text(&at.child("reason"), value, usize::from(needed), MAX_REASON),
-    };
+    let reason = reason(&mut faults, &at.child("reason"), object.get("reason"), needed);
     let (least, most) = bounds(kind);
     let list = at.child("lines");
     let read = |faults: &mut Faults, at: &Pointer<'_>, item: &Value, _: i32| {
@@ -86,6 +83,19 @@ fn bounds(kind: StockChangeKind) -> (i64, i64) {
         StockChangeKind::Opening | StockChangeKind::Transfer | StockChangeKind::Unknown => {
             (1, most)
         }
+    }
+}
+
+/// Why something is asked for; empty if it may be left out and is.
+pub(crate) fn reason(
+    faults: &mut Faults,
+    at: &Pointer<'_>,
+    value: Option<&Value>,
+    needed: bool,
+) -> Option<CompactString> {
+    match value {
+        None | Some(Value::Null) if !needed => Some(CompactString::default()),
+        value => faults.text(at, value, usize::from(needed), MAX_REASON),
     }
 }
 

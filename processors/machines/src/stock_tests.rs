@@ -113,6 +113,8 @@ fn command(line: &str) -> Record {
                 fingerprint: Some(Fingerprint(uuid::Uuid::from_u128(
                     words.get(4).map_or(1, |body| body.parse().unwrap()),
                 ))),
+                reason: "".into(),
+                requested_by: "who".into(),
             }
             .into()
         }
@@ -138,7 +140,10 @@ fn command(line: &str) -> Record {
         }
         "release" => ReleaseLines { order_id, accepted_at, merchant, attempt }.into(),
         "allocate" => AllocateLines { order_id, accepted_at, merchant, attempt }.into(),
-        "dispatch" => DispatchLines { order_id, accepted_at, merchant, attempt }.into(),
+        "dispatch" => {
+            let requested_by = "who".into();
+            DispatchLines { order_id, accepted_at, merchant, attempt, requested_by }.into()
+        }
         other => panic!("no such command: {other}"),
     }
 }

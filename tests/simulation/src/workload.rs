@@ -108,7 +108,8 @@ fn later(chance: &mut Chance, clicks: &mut Vec<Click>, at: u64, order: &OrderPla
     if chance.per_mille(80) {
         let request_id = RequestId::derive("dispatch", &merchant, &order.idempotency_key);
         let merchant = merchant.clone();
-        let sent = Sent::Dispatch(OrderDispatched { order_id, merchant, request_id });
+        let requested_by = "sim".into();
+        let sent = Sent::Dispatch(OrderDispatched { order_id, merchant, request_id, requested_by });
         clicks.push(Click { at: at + chance.between(1_000_000, 8_000_000), sent });
     }
     if chance.per_mille(120) {
@@ -200,6 +201,8 @@ fn receipts(chance: &mut Chance, orders: u64, span: u64) -> Vec<Click> {
                     sku: sku(sku_number),
                     quantity: i32::try_from(chance.between(1, most.max(2))).expect("few"),
                     fingerprint: Some(Fingerprint(uuid::Uuid::from_u128(u128::from(round)))),
+                    reason: "".into(),
+                    requested_by: "sim".into(),
                 };
                 let at = if round == 0 { 0 } else { chance.below(span) };
                 if chance.per_mille(200) {

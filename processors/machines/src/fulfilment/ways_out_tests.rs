@@ -63,6 +63,8 @@ impl Shop {
                 sku,
                 quantity: 1,
                 fingerprint: None,
+                reason: "".into(),
+                requested_by: "".into(),
             };
             shop.under_way.push_back((topics::STOCK.name, partition, received.into()));
         }
@@ -83,6 +85,8 @@ impl Shop {
             sku: skus()[sku].clone(),
             quantity: 1,
             fingerprint: None,
+            reason: "".into(),
+            requested_by: "".into(),
         };
         let partition = i32::try_from(sku).unwrap();
         self.hand_over(topics::STOCK.name, partition, received.into());
@@ -115,6 +119,7 @@ impl Shop {
             order_id: id(name),
             merchant: merchant(),
             request_id: RequestId::derive("dispatch", &merchant(), name),
+            requested_by: "who".into(),
         };
         self.hand_over(topics::ORDER_OUTCOMES.name, 0, request.into());
     }

@@ -34,7 +34,11 @@ impl Stock {
         if !self.counts(key, print, quantity, context, effects) {
             return;
         }
-        let cause = Cause { source_id: received.receipt_id.0, reason: "", requested_by: "" };
+        let cause = Cause {
+            source_id: received.receipt_id.0,
+            reason: &received.reason,
+            requested_by: &received.requested_by,
+        };
         let key = (received.merchant, received.sku, received.warehouse);
         self.move_pieces(key, MovementKind::Receipt, i64::from(quantity), &cause, context, effects);
     }

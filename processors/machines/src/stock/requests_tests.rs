@@ -1,12 +1,13 @@
 //! Requests of one record, listings of warehouses and flash sales: once per key, the first body counts, and of two
-//! listings the later one, in whatever order a partition reads them.
+//! listings the later one, in whatever order a partition reads them. The history says who asked, and why.
 
 use super::*;
 use crate::machine::Effect;
 use crate::table::memory::Memory;
 use events::{
-    Fingerprint, FlashSaleScheduled, Merchant, Millis, RequestId, Sku, StockReceived,
-    WarehouseCode, WarehouseListed,
+    AllocateLines, DispatchLines, Fingerprint, FlashSaleScheduled, Merchant, Millis, MovementKind,
+    OrderId, RequestId, ReserveLine, ReserveLines, Sku, StockReceived, WarehouseCode,
+    WarehouseListed,
 };
 use uuid::Uuid;
 
@@ -72,18 +73,23 @@ fn set_aside(stock: &mut Stock) -> i64 {
     stock.levels().into_values().map(|level| level.set_aside).sum()
 }
 
-/// With ten pieces of `A`.
-fn stocked() -> Stock {
-    let mut stock = stock();
-    let received = StockReceived {
+/// Ten pieces of `A`.
+fn received() -> StockReceived {
+    StockReceived {
         receipt_id: ReceiptId::derive(&merchant(), "r"),
         merchant: merchant(),
         warehouse: WarehouseCode::MAIN,
         sku: Sku::parse("A").unwrap(),
         quantity: 10,
         fingerprint: None,
-    };
-    assert!(step(&mut stock, received, 1).is_empty());
+        reason: "purchase order 4711".into(),
+        requested_by: "k1".into(),
+    }
+}
+
+fn stocked() -> Stock {
+    let mut stock = stock();
+    assert!(step(&mut stock, received(), 1).is_empty());
     stock
 }
 
@@ -139,4 +145,44 @@ fn a_sale_counts_once_per_key_and_its_first_body() {
     // What was refused may be asked for again under its key.
     assert!(step(&mut stock, sale("f2", 5, 900), 200).is_empty());
     assert_eq!(set_aside(&mut stock), 5);
+}
+
+/// What is told of movements: their kinds, who and why.
+fn told(stock: &mut Stock, record: impl Into<Record>) -> Vec<(MovementKind, String, String)> {
+    let context = Context { now: Millis(1), partition: 0, partitions: 1 };
+    let mut effects = Effects::default();
+    stock.step(record.into(), SOURCE, &context, &mut effects);
+    let moved = effects.list.into_iter().filter_map(|effect| match effect {
+        Effect::Emit { record: Record::StockMoved(moved), .. } => {
+            Some((moved.kind, moved.requested_by.into(), moved.reason.into()))
+        }
+        _ => None,
+    });
+    moved.collect()
+}
+
+#[test]
+fn the_history_says_who_and_why() {
+    let mut stock = stock();
+    let arrived = told(&mut stock, received());
+    assert_eq!(arrived, [(MovementKind::Receipt, "k1".into(), "purchase order 4711".into())]);
+    let (order_id, accepted_at) = (OrderId::derive(&merchant(), "o1"), Millis(1));
+    let lines = vec![ReserveLine { line: 1, sku: Sku::parse("A").unwrap(), quantity: 2 }];
+    let reserve = ReserveLines {
+        order_id,
+        accepted_at,
+        merchant: merchant(),
+        attempt: 1,
+        warehouses: vec![WarehouseCode::MAIN],
+        lines,
+        customer_id: None,
+    };
+    assert!(told(&mut stock, reserve).is_empty());
+    let merchant = merchant();
+    let allocate = AllocateLines { order_id, accepted_at, merchant: merchant.clone(), attempt: 1 };
+    assert!(told(&mut stock, allocate).is_empty());
+    let requested_by = "k2".into();
+    let dispatch = DispatchLines { order_id, accepted_at, merchant, attempt: 1, requested_by };
+    let left = told(&mut stock, dispatch);
+    assert_eq!(left, [(MovementKind::Dispatch, "k2".into(), order_id.to_string())]);
 }
