@@ -145,7 +145,7 @@ pub struct FlashSaleScheduled {
     pub sku: Sku,
     /// Where from.
     pub warehouse: WarehouseCode,
-    /// Pieces set aside, 1 or more.
+    /// Pieces set aside; 0 ends the SKU's sale at once, whatever the other fields say.
     pub quantity: i64,
     /// Most pieces that a customer may order in the sale; 0: no limit.
     pub per_customer: i32,

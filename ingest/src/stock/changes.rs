@@ -70,6 +70,10 @@ where
     Ok(response)
 }
 
+fn now() -> Millis {
+    Millis(Utc::now().timestamp_millis())
+}
+
 /// One record per SKU.
 pub(crate) async fn change<B, D>(
     app: &App,
@@ -137,7 +141,8 @@ where
         .into();
         vec![Outgoing::keyed(Target::Stock, key, app.codec.to_bytes(&record))]
     };
-    settle(app, request, "flash_sale", body::flash_sale, records).await
+    let check = |body: &Value| body::flash_sale(body, now());
+    settle(app, request, "flash_sale", check, records).await
 }
 
 /// A warehouse is reference data: one record for readers of what is, and one for every partition that
@@ -164,7 +169,7 @@ where
             requested_by: asked.requested_by,
             request_id: asked.id,
             fingerprint: asked.fingerprint,
-            listed_at: Millis(Utc::now().timestamp_millis()),
+            listed_at: now(),
         }
         .into();
         let payload = app.codec.to_bytes(&record);

@@ -1,6 +1,7 @@
 //! Stock, told as scripts: one line per command, the answers and levels that follow.
 
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use expect_test::{Expect, expect};
 
@@ -31,8 +32,7 @@ fn place(word: &str) -> (Sku, WarehouseCode) {
 /// `release <order>`, `allocate <order>`, `dispatch <order>`; `<order>/<attempt>` for another attempt
 /// than the first, `<order>:<customer>` for a customer's, `<order>@<warehouse>,…` for a ranking. The
 /// stock API: `opening|adjustment|count|low_at <change> <sku> <pieces>`, `transfer <change> <sku>
-/// <pieces> <warehouse>`, `online|offline <warehouse> [<listed at, 0 by default>]`, `sale <sku> <pieces>
-/// <limit> <from> <to>`.
+/// <pieces> <warehouse>`, `online|offline <warehouse>`, `sale <sku> <pieces> <limit> <from> <to>`.
 fn command(line: &str) -> Record {
     let words: Vec<&str> = line.split_whitespace().collect();
     let merchant = Merchant::parse("shop").unwrap();
@@ -62,6 +62,9 @@ fn command(line: &str) -> Record {
         .into();
     }
     if let "online" | "offline" = words[0] {
+        // Each is a request of its own, later than the one before.
+        static LISTINGS: AtomicI64 = AtomicI64::new(1);
+        let listing = LISTINGS.fetch_add(1, Ordering::Relaxed);
         return WarehouseListed {
             merchant,
             warehouse: WarehouseCode::parse(words[1]).unwrap(),
@@ -71,9 +74,9 @@ fn command(line: &str) -> Record {
             distance_km: 0,
             load_permille: 0,
             requested_by: "who".into(),
-            request_id: RequestId(uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, line.as_bytes())),
+            request_id: RequestId(uuid::Uuid::from_u64_pair(1, listing.cast_unsigned())),
             fingerprint: Fingerprint(uuid::Uuid::from_u128(1)),
-            listed_at: Millis(words.get(2).map_or(0, |at| at.parse().unwrap())),
+            listed_at: Millis(listing),
         }
         .into();
     }
@@ -504,9 +507,9 @@ fn a_warehouse_that_goes_offline_offers_nothing_and_its_reservations_go_elsewher
          reserve o2@east,main A 2
          allocate o1
          reserve o3@east,main A 1
-         offline east 1
+         offline east
          reserve o4@east,main A 1
-         online east 2
+         online east
          reserve o5@east,main A 1",
         expect![[r#"
             online main -> 
@@ -517,9 +520,9 @@ fn a_warehouse_that_goes_offline_offers_nothing_and_its_reservations_go_elsewher
             reserve o2@east,main A 2 -> reserved at east, alone: east main
             allocate o1 -> 
             reserve o3@east,main A 1 -> reserved at east, alone: east main
-            offline east 1 -> reserved at main, alone: ; refused: A wants 1 has 0 warehouse_offline
+            offline east -> reserved at main, alone: ; refused: A wants 1 has 0 warehouse_offline
             reserve o4@east,main A 1 -> refused: A wants 1 has 0 held
-            online east 2 -> 
+            online east -> 
             reserve o5@east,main A 1 -> reserved at east, alone: east
             A@east: on hand 4 reserved 2 allocated 1
             A: on hand 2 reserved 2 allocated 0
@@ -557,20 +560,20 @@ fn a_later_attempt_does_not_keep_what_is_held_in_a_warehouse_that_is_offline() {
          online east
          receive r1 A 1
          reserve o1@main,east A 1
-         offline main 1
+         offline main
          reserve o1/2@east,main A 1
          release o1/2
-         online main 2
+         online main
          reserve o2@main,east A 1",
         expect![[r#"
             online main -> 
             online east -> 
             receive r1 A 1 -> 
             reserve o1@main,east A 1 -> reserved at main, alone: main
-            offline main 1 -> refused: A wants 1 has 0 warehouse_offline
+            offline main -> refused: A wants 1 has 0 warehouse_offline
             reserve o1/2@east,main A 1 -> refused: A wants 1 has 0 warehouse_offline
             release o1/2 -> 
-            online main 2 -> 
+            online main -> 
             reserve o2@main,east A 1 -> reserved at main, alone: main
             A: on hand 1 reserved 1 allocated 0
         "#]],

@@ -186,3 +186,19 @@ fn the_history_says_who_and_why() {
     let left = told(&mut stock, dispatch);
     assert_eq!(left, [(MovementKind::Dispatch, "k2".into(), order_id.to_string())]);
 }
+
+#[test]
+fn a_sale_can_be_ended_early_once() {
+    let mut stock = stocked();
+    let none = step(&mut stock, sale("end", 0, 0), 1);
+    assert!(none.len() == 1 && none[0].contains("no flash sale"), "{none:?}");
+    assert!(step(&mut stock, sale("f1", 4, 100), 2).is_empty());
+    assert!(step(&mut stock, sale("end", 0, 0), 3).is_empty());
+    assert_eq!(set_aside(&mut stock), 0);
+    let key = (merchant(), Sku::parse("A").unwrap());
+    assert!(stock.sale_of(&key, Millis(4)).is_none());
+    // The end of one sale is not the next one's.
+    assert!(step(&mut stock, sale("f2", 5, 100), 5).is_empty());
+    assert!(step(&mut stock, sale("end", 0, 0), 6).is_empty());
+    assert_eq!(set_aside(&mut stock), 5);
+}

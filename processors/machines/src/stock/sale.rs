@@ -21,6 +21,15 @@ impl Stock {
             return;
         }
         let key = (command.merchant.clone(), command.sku.clone());
+        if command.quantity == 0 {
+            if !self.on_sale().contains_key(&key) {
+                effects.reject("the SKU has no flash sale that could be ended");
+                return;
+            }
+            self.remember(command.sale_id, command.fingerprint, context);
+            self.end_sale(key);
+            return;
+        }
         if self.on_sale().contains_key(&key) {
             effects.reject("the SKU has a flash sale already: one at a time");
             return;
