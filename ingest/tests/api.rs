@@ -1,15 +1,16 @@
 //! The whole API against real Kafka, registry and PostgreSQL, through two processes.
 
+#[path = "api/stock.rs"]
+mod stock;
 mod support;
 
 use anyhow::Result;
-use chrono::{TimeDelta, Utc};
 use events::Record;
 use futures::future::try_join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use support::{Answer, PARTITIONS, World, answer, database, eventually, order};
+use support::{Answer, World, answer, database, eventually, order};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_api_keeps_its_contract() -> Result<()> {
@@ -18,10 +19,10 @@ async fn the_api_keeps_its_contract() -> Result<()> {
     acceptance(&world).await?;
     parallel_clicks(&world).await?;
     conflicts(&world).await?;
-    receipts(&world).await?;
+    stock::receipts(&world).await?;
     states(&world).await?;
     changes(&world).await?;
-    stock_requests(&world).await?;
+    stock::requests(&world).await?;
     revocation(&world).await?;
     shutdown(&world).await
 }
@@ -229,88 +230,6 @@ async fn conflicts(world: &World) -> Result<()> {
     let mut statuses: Vec<u16> = both.iter().map(|answer| answer.status).collect();
     statuses.sort_unstable();
     assert_eq!(statuses, [202, 422], "{both:?}");
-    Ok(())
-}
-
-async fn receipts(world: &World) -> Result<()> {
-    let body = json!({"lines": [
-        {"sku": "85123A", "quantity": 10}, {"sku": "71053", "quantity": 5},
-        {"sku": "85123A", "quantity": 2},
-    ], "reason": "purchase order 4711"});
-    let accepted = world.post(0, "/v1/stock/receipts", "r1", &body).await?;
-    assert_eq!(accepted.status, 202, "{accepted:?}");
-    assert_eq!((&accepted.body["warehouse"], &accepted.body["skus"]), (&json!("main"), &json!(2)));
-    let again = world.post(0, "/v1/stock/receipts", "r1", &body).await?;
-    assert_eq!((again.status, again.replayed()), (202, true));
-    assert_eq!(again.body, accepted.body);
-    let other = json!({"lines": [{"sku": "85123A", "quantity": 1}]});
-    let refused = world.post(0, "/v1/stock/receipts", "r1", &other).await?;
-    assert_eq!((refused.status, refused.code()), (422, "idempotency_key_conflict"));
-    let mut pieces: Vec<(String, i32)> = world
-        .records("stock")?
-        .into_iter()
-        .map(|record| match record {
-            Record::StockReceived(received) => {
-                assert_eq!(received.reason, "purchase order 4711");
-                assert!(!received.requested_by.is_empty(), "who");
-                (received.sku.to_string(), received.quantity)
-            }
-            other => panic!("{other:?}"),
-        })
-        .collect();
-    pieces.sort();
-    assert_eq!(pieces, [("71053".into(), 5), ("85123A".into(), 12)]);
-    // The largest receipt there is.
-    let lines: Vec<Value> =
-        (0..1000).map(|n| json!({"sku": format!("SKU{n}"), "quantity": 1})).collect();
-    let largest = world.post(1, "/v1/stock/receipts", "r2", &json!({"lines": lines})).await?;
-    assert_eq!((largest.status, &largest.body["skus"]), (202, &json!(1000)), "{largest:?}");
-    assert_eq!(world.records("stock")?.len(), 1002);
-    Ok(())
-}
-
-/// Every other POST of the stock API: once per key, another body under it is a conflict, and the records say whose
-/// request they are.
-async fn stock_requests(world: &World) -> Result<()> {
-    let hours = |hours| (Utc::now() + TimeDelta::hours(hours)).to_rfc3339();
-    let sale = json!({"sku": "85123A", "quantity": 5, "starts_at": hours(1), "ends_at": hours(2)});
-    let count = json!({"lines": [{"sku": "85123A", "quantity": 9}]});
-    let east = json!({"warehouse": "east"});
-    for (path, body, changed) in [
-        ("/v1/stock/counts", &count, ("warehouse", json!("east"))),
-        ("/v1/stock/flash-sales", &sale, ("quantity", json!(6))),
-        ("/v1/warehouses", &east, ("online", json!(false))),
-    ] {
-        let accepted = world.post(0, path, "s1", body).await?;
-        assert_eq!(
-            (accepted.status, &accepted.body["status"]),
-            (202, &json!("recorded")),
-            "{path}"
-        );
-        let again = world.post(0, path, "s1", body).await?;
-        assert_eq!((again.status, again.replayed(), &again.body), (202, true, &accepted.body));
-        let mut other = body.clone();
-        other[changed.0] = changed.1;
-        let refused = world.post(0, path, "s1", &other).await?;
-        let told = (refused.status, refused.code());
-        assert_eq!(told, (422, "idempotency_key_conflict"), "{path}");
-    }
-    let (mut sales, mut listings) = (0, 0);
-    for record in world.records("stock")? {
-        match record {
-            Record::FlashSaleScheduled(sale) => {
-                assert!(!sale.requested_by.is_empty());
-                assert_eq!((sale.quantity, sale.per_customer), (5, 0));
-                sales += 1;
-            }
-            Record::WarehouseListed(listed) => {
-                assert!(listed.online && listed.listed_at.0 > 0 && !listed.requested_by.is_empty());
-                listings += 1;
-            }
-            _ => {}
-        }
-    }
-    assert_eq!((sales, listings), (1, PARTITIONS));
     Ok(())
 }
 
