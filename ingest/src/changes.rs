@@ -80,7 +80,7 @@ where
     B: Stream<Item = Result<D, warp::Error>>,
     D: Buf,
 {
-    let merchant = request.merchant(&app.keys)?;
+    let (merchant, requested_by) = request.caller(&app.keys)?;
     let order_id = request::order_id(order_id)?;
     let key = request.idempotency_key()?;
     let body = request.json(&app.limits, &app.bodies).await?;
@@ -96,7 +96,9 @@ where
         let record: Record = match change {
             Change::Cancel => CancelRequested { order_id, merchant, request_id, reason }.into(),
             Change::Confirm => OrderConfirmed { order_id, merchant, request_id }.into(),
-            Change::Dispatch => OrderDispatched { order_id, merchant, request_id }.into(),
+            Change::Dispatch => {
+                OrderDispatched { order_id, merchant, request_id, requested_by }.into()
+            }
         };
         let payload = app.codec.to_bytes(&record);
         let key = order_id.as_bytes().to_vec();

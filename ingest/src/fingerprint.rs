@@ -66,6 +66,9 @@ struct Method<'a> {
 #[derive(Serialize)]
 struct Receipt<'a> {
     pieces: &'a BTreeMap<Sku, i32>,
+    // Absent as in bodies of before there were reasons.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    reason: &'a str,
     warehouse: &'a WarehouseCode,
 }
 
@@ -104,8 +107,9 @@ pub(crate) fn order(order: &validate::Order) -> Fingerprint {
     })
 }
 
-pub(crate) fn receipt(warehouse: &WarehouseCode, pieces: &BTreeMap<Sku, i32>) -> Fingerprint {
-    digest(&Receipt { pieces, warehouse })
+pub(crate) fn receipt(receipt: &validate::Receipt) -> Fingerprint {
+    let validate::Receipt { pieces, reason, warehouse } = receipt;
+    digest(&Receipt { pieces, reason, warehouse })
 }
 
 pub(crate) fn change(kind: &str, order_id: OrderId, reason: &str) -> Fingerprint {

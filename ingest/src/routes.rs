@@ -45,66 +45,59 @@ where
             ("/v1/orders/{id}/events", history::show(app, request, id).await)
         }
         (["v1", "orders", _, "events"], _) => ("/v1/orders/{id}/events", only("GET")),
-        (["v1", "orders", id, "cancel"], &Method::POST) => {
-            ("/v1/orders/{id}/cancel", changes::request(app, request, id, Change::Cancel).await)
+        (["v1", "orders", id, "cancel"], method) => (
+            "/v1/orders/{id}/cancel",
+            post(method, changes::request(app, request, id, Change::Cancel)).await,
+        ),
+        (["v1", "orders", id, "confirm"], method) => (
+            "/v1/orders/{id}/confirm",
+            post(method, changes::request(app, request, id, Change::Confirm)).await,
+        ),
+        (["v1", "orders", id, "dispatch"], method) => (
+            "/v1/orders/{id}/dispatch",
+            post(method, changes::request(app, request, id, Change::Dispatch)).await,
+        ),
+        (["v1", "stock", "flash-sales"], method) => {
+            ("/v1/stock/flash-sales", post(method, stock::changes::flash_sale(app, request)).await)
         }
-        (["v1", "orders", _, "cancel"], _) => ("/v1/orders/{id}/cancel", only("POST")),
-        (["v1", "orders", id, "confirm"], &Method::POST) => {
-            ("/v1/orders/{id}/confirm", changes::request(app, request, id, Change::Confirm).await)
+        (["v1", "warehouses"], method) => {
+            ("/v1/warehouses", post(method, stock::changes::warehouse(app, request)).await)
         }
-        (["v1", "orders", _, "confirm"], _) => ("/v1/orders/{id}/confirm", only("POST")),
-        (["v1", "orders", id, "dispatch"], &Method::POST) => {
-            ("/v1/orders/{id}/dispatch", changes::request(app, request, id, Change::Dispatch).await)
+        (["v1", "stock", "imports"], method) => (
+            "/v1/stock/imports",
+            post(method, stock::changes::change(app, request, Kind::Opening)).await,
+        ),
+        (["v1", "stock", "adjustments"], method) => (
+            "/v1/stock/adjustments",
+            post(method, stock::changes::change(app, request, Kind::Adjustment)).await,
+        ),
+        (["v1", "stock", "counts"], method) => (
+            "/v1/stock/counts",
+            post(method, stock::changes::change(app, request, Kind::Count)).await,
+        ),
+        (["v1", "stock", "transfers"], method) => (
+            "/v1/stock/transfers",
+            post(method, stock::changes::change(app, request, Kind::Transfer)).await,
+        ),
+        (["v1", "stock", "low-marks"], method) => (
+            "/v1/stock/low-marks",
+            post(method, stock::changes::change(app, request, Kind::LowAt)).await,
+        ),
+        (["v1", "stock", "receipts"], method) => {
+            ("/v1/stock/receipts", post(method, stock::receive(app, request)).await)
         }
-        (["v1", "orders", _, "dispatch"], _) => ("/v1/orders/{id}/dispatch", only("POST")),
-        (["v1", "stock", "flash-sales"], &Method::POST) => {
-            ("/v1/stock/flash-sales", stock::changes::flash_sale(app, request).await)
-        }
-        (["v1", "stock", "flash-sales"], _) => ("/v1/stock/flash-sales", only("POST")),
-        (["v1", "warehouses"], &Method::POST) => {
-            ("/v1/warehouses", stock::changes::warehouse(app, request).await)
-        }
-        (["v1", "warehouses"], _) => ("/v1/warehouses", only("POST")),
-        (["v1", "stock", "imports"], &Method::POST) => {
-            ("/v1/stock/imports", stock::changes::change(app, request, Kind::Opening).await)
-        }
-        (["v1", "stock", "imports"], _) => ("/v1/stock/imports", only("POST")),
-        (["v1", "stock", "adjustments"], &Method::POST) => {
-            ("/v1/stock/adjustments", stock::changes::change(app, request, Kind::Adjustment).await)
-        }
-        (["v1", "stock", "adjustments"], _) => ("/v1/stock/adjustments", only("POST")),
-        (["v1", "stock", "counts"], &Method::POST) => {
-            ("/v1/stock/counts", stock::changes::change(app, request, Kind::Count).await)
-        }
-        (["v1", "stock", "counts"], _) => ("/v1/stock/counts", only("POST")),
-        (["v1", "stock", "transfers"], &Method::POST) => {
-            ("/v1/stock/transfers", stock::changes::change(app, request, Kind::Transfer).await)
-        }
-        (["v1", "stock", "transfers"], _) => ("/v1/stock/transfers", only("POST")),
-        (["v1", "stock", "low-marks"], &Method::POST) => {
-            ("/v1/stock/low-marks", stock::changes::change(app, request, Kind::LowAt).await)
-        }
-        (["v1", "stock", "low-marks"], _) => ("/v1/stock/low-marks", only("POST")),
-        (["v1", "stock", "receipts"], &Method::POST) => {
-            ("/v1/stock/receipts", stock::receive(app, request).await)
-        }
-        (["v1", "stock", "receipts"], _) => ("/v1/stock/receipts", only("POST")),
         (["v1", "stock", sku], &Method::GET) => {
             ("/v1/stock/{sku}", stock::show(app, request, sku).await)
         }
         (["v1", "stock", _], _) => ("/v1/stock/{sku}", only("GET")),
-        (["v1", "webhooks", "couriers", courier], &Method::POST) => (
+        (["v1", "webhooks", "couriers", courier], method) => (
             "/v1/webhooks/couriers/{courier}",
-            webhooks::couriers::report(app, request, courier).await,
+            post(method, webhooks::couriers::report(app, request, courier)).await,
         ),
-        (["v1", "webhooks", "couriers", _], _) => ("/v1/webhooks/couriers/{courier}", only("POST")),
-        (["v1", "webhooks", "payments", provider], &Method::POST) => (
+        (["v1", "webhooks", "payments", provider], method) => (
             "/v1/webhooks/payments/{provider}",
-            webhooks::payments::receive(app, request, provider).await,
+            post(method, webhooks::payments::receive(app, request, provider)).await,
         ),
-        (["v1", "webhooks", "payments", _], _) => {
-            ("/v1/webhooks/payments/{provider}", only("POST"))
-        }
         (["v1", "openapi.json"], &Method::GET) => ("/v1/openapi.json", Ok(openapi::show())),
         (["v1", "openapi.json"], _) => ("/v1/openapi.json", only("GET")),
         _ => ("unknown", Err(Problem::plain(Code::NotFound))),
@@ -168,6 +161,11 @@ where
     HTTP_REQUESTS.with_label_values(&[route, response.status().as_str()]).inc();
     HTTP_SECONDS.with_label_values(&[route]).observe(start.elapsed().as_secs_f64());
     response
+}
+
+/// The answer of a path that takes POST alone.
+async fn post(method: &Method, answer: impl Future<Output = Answered>) -> Answered {
+    if *method == Method::POST { answer.await } else { only("POST") }
 }
 
 fn only(allow: &'static str) -> Answered {

@@ -43,7 +43,7 @@ where
     B: Stream<Item = Result<D, warp::Error>>,
     D: Buf,
 {
-    let merchant = request.merchant(&app.keys)?;
+    let (merchant, requested_by) = request.caller(&app.keys)?;
     let key = request.idempotency_key()?;
     let body = request.json(&app.limits, &app.bodies).await?;
     let receipt = validate::receipt(&body).map_err(Problem::faults)?;
@@ -60,6 +60,8 @@ where
                 sku: sku.clone(),
                 quantity: *quantity,
                 fingerprint: Some(fingerprint),
+                reason: receipt.reason.clone(),
+                requested_by: requested_by.clone(),
             }
             .into();
             let key = topics::stock_key(&merchant, sku).into_bytes();

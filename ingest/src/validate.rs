@@ -85,12 +85,14 @@ pub struct Receipt {
     pub warehouse: WarehouseCode,
     /// Pieces by SKU; lines of the same SKU are summed.
     pub pieces: BTreeMap<Sku, i32>,
+    /// Why, in the requester's words; empty if not told.
+    pub reason: CompactString,
 }
 
 impl Receipt {
     /// What tells a repeated receipt from another one under the same key.
     pub fn fingerprint(&self) -> Fingerprint {
-        fingerprint::receipt(&self.warehouse, &self.pieces)
+        fingerprint::receipt(self)
     }
 }
 
@@ -162,11 +164,12 @@ pub fn order(body: &Value) -> Result<Order, Vec<Fault>> {
 pub fn receipt(body: &Value) -> Result<Receipt, Vec<Fault>> {
     let mut faults = Faults::default();
     let at = Pointer::root();
-    let Some(object) = faults.object(&at, body, &["warehouse", "lines"]) else {
+    let Some(object) = faults.object(&at, body, &["warehouse", "lines", "reason"]) else {
         return Err(faults.list);
     };
     let place = at.child("warehouse");
     let warehouse = stock_body::warehouse(&mut faults, &place, object.get("warehouse"), true);
+    let reason = stock_body::reason(&mut faults, &at.child("reason"), object.get("reason"), false);
     let at = at.child("lines");
     let lines = lines(&mut faults, &at, object.get("lines"), receipt_line).unwrap_or_default();
     let mut pieces: BTreeMap<Sku, i32> = BTreeMap::new();
@@ -178,8 +181,10 @@ pub fn receipt(body: &Value) -> Result<Receipt, Vec<Fault>> {
             faults.add(&at.child(&index.to_string()), "the SKU's lines sum up to over 1000000");
         }
     }
-    match warehouse {
-        Some(warehouse) if faults.list.is_empty() => Ok(Receipt { warehouse, pieces }),
+    match (warehouse, reason) {
+        (Some(warehouse), Some(reason)) if faults.list.is_empty() => {
+            Ok(Receipt { warehouse, pieces, reason })
+        }
         _ => Err(faults.list),
     }
 }

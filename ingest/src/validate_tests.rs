@@ -179,6 +179,11 @@ fn a_receipt_sums_the_lines_of_a_sku() {
     assert_eq!(receipt(&named), Ok(read.clone()));
     // Changing the canonical form would turn a retry over an upgrade into a conflict: pinned.
     assert_eq!(read.fingerprint().0.to_string(), "31883aae-7935-70a3-64ac-7b3eafe6ba85");
+    let mut why = body.clone();
+    why["reason"] = "purchase order 4711".into();
+    let told = receipt(&why).unwrap();
+    assert_eq!((told.reason.as_str(), &told.pieces), ("purchase order 4711", &read.pieces));
+    assert_ne!(told.fingerprint(), read.fingerprint());
     let elsewhere = json!({"warehouse": "east", "lines": [line("A", 2)]});
     assert_eq!(receipt(&elsewhere).unwrap().warehouse.as_str(), "east");
     let faulty = json!({

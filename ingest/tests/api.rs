@@ -1,5 +1,7 @@
 //! The whole API against real Kafka, registry and PostgreSQL, through two processes.
 
+#[path = "api/stock.rs"]
+mod stock;
 mod support;
 
 use anyhow::Result;
@@ -17,9 +19,10 @@ async fn the_api_keeps_its_contract() -> Result<()> {
     acceptance(&world).await?;
     parallel_clicks(&world).await?;
     conflicts(&world).await?;
-    receipts(&world).await?;
+    stock::receipts(&world).await?;
     states(&world).await?;
     changes(&world).await?;
+    stock::requests(&world).await?;
     revocation(&world).await?;
     shutdown(&world).await
 }
@@ -227,39 +230,6 @@ async fn conflicts(world: &World) -> Result<()> {
     let mut statuses: Vec<u16> = both.iter().map(|answer| answer.status).collect();
     statuses.sort_unstable();
     assert_eq!(statuses, [202, 422], "{both:?}");
-    Ok(())
-}
-
-async fn receipts(world: &World) -> Result<()> {
-    let body = json!({"lines": [
-        {"sku": "85123A", "quantity": 10}, {"sku": "71053", "quantity": 5},
-        {"sku": "85123A", "quantity": 2},
-    ]});
-    let accepted = world.post(0, "/v1/stock/receipts", "r1", &body).await?;
-    assert_eq!(accepted.status, 202, "{accepted:?}");
-    assert_eq!((&accepted.body["warehouse"], &accepted.body["skus"]), (&json!("main"), &json!(2)));
-    let again = world.post(0, "/v1/stock/receipts", "r1", &body).await?;
-    assert_eq!((again.status, again.replayed()), (202, true));
-    assert_eq!(again.body, accepted.body);
-    let other = json!({"lines": [{"sku": "85123A", "quantity": 1}]});
-    let refused = world.post(0, "/v1/stock/receipts", "r1", &other).await?;
-    assert_eq!((refused.status, refused.code()), (422, "idempotency_key_conflict"));
-    let mut pieces: Vec<(String, i32)> = world
-        .records("stock")?
-        .into_iter()
-        .map(|record| match record {
-            Record::StockReceived(received) => (received.sku.to_string(), received.quantity),
-            other => panic!("{other:?}"),
-        })
-        .collect();
-    pieces.sort();
-    assert_eq!(pieces, [("71053".into(), 5), ("85123A".into(), 12)]);
-    // The largest receipt there is.
-    let lines: Vec<Value> =
-        (0..1000).map(|n| json!({"sku": format!("SKU{n}"), "quantity": 1})).collect();
-    let largest = world.post(1, "/v1/stock/receipts", "r2", &json!({"lines": lines})).await?;
-    assert_eq!((largest.status, &largest.body["skus"]), (202, &json!(1000)), "{largest:?}");
-    assert_eq!(world.records("stock")?.len(), 1002);
     Ok(())
 }
 

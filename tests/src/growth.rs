@@ -108,6 +108,8 @@ impl Bench {
             sku: sku(0),
             quantity: 1_000_000,
             fingerprint: None,
+            reason: "".into(),
+            requested_by: "".into(),
         };
         self.process(b"", &received.into())?;
         let key = |n: usize| format!("{}/{}/main", merchant(), sku(n as u64)).into_bytes();

@@ -53,6 +53,8 @@ pub fn ours(brokers: &str, codec: &Codec, merchant: &Merchant, skus: usize) -> R
             sku: sku.clone(),
             quantity: PIECES,
             fingerprint: None,
+            reason: "".into(),
+            requested_by: "".into(),
         };
         let key = topics::stock_key(merchant, sku);
         let value = codec.to_bytes(&received.into());

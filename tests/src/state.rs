@@ -110,6 +110,8 @@ fn fill(
                 sku,
                 quantity: 5,
                 fingerprint: Some(Fingerprint(uuid::Uuid::from_u128(receipt as u128))),
+                reason: "".into(),
+                requested_by: "".into(),
             };
             let value = codec.to_bytes(&record.into());
             let mut record = BaseRecord::to(STOCK.name)

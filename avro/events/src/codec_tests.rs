@@ -109,6 +109,8 @@ fn samples() -> Vec<Record> {
             sku: sku.clone(),
             quantity: 10,
             fingerprint: Some(placed.fingerprint),
+            reason: "purchase order 4711".into(),
+            requested_by: "k1".into(),
         }
         .into(),
         LinesReserved {
@@ -329,11 +331,19 @@ fn samples() -> Vec<Record> {
             occurred_at: Millis(6),
         }
         .into(),
-        DispatchLines { order_id, accepted_at, merchant: merchant.clone(), attempt: 1 }.into(),
+        DispatchLines {
+            order_id,
+            accepted_at,
+            merchant: merchant.clone(),
+            attempt: 1,
+            requested_by: "k1".into(),
+        }
+        .into(),
         OrderDispatched {
             order_id,
             merchant: merchant.clone(),
             request_id: RequestId::derive("dispatch", &merchant, "d1"),
+            requested_by: "k1".into(),
         }
         .into(),
         ChangeStock {
@@ -382,9 +392,11 @@ fn samples() -> Vec<Record> {
             starts_at: Millis(5),
             ends_at: Millis(6),
             requested_by: "k1".into(),
+            fingerprint: placed.fingerprint,
         }
         .into(),
         WarehouseListed {
+            request_id: RequestId::derive("warehouse", &merchant, "w1"),
             merchant,
             warehouse,
             online: true,
@@ -393,6 +405,8 @@ fn samples() -> Vec<Record> {
             distance_km: 3_000,
             load_permille: 400,
             requested_by: "k1".into(),
+            fingerprint: placed.fingerprint,
+            listed_at: Millis(5),
         }
         .into(),
     ]
@@ -458,7 +472,7 @@ impl serde::Serialize for Older<'_> {
     }
 }
 
-/// Records of the first release have no fingerprint.
+/// Records of the first release have no fingerprint, and do not say who and why.
 #[test]
 fn a_receipt_of_the_first_release_is_read() {
     #[derive(serde::Serialize)]
@@ -484,7 +498,8 @@ fn a_receipt_of_the_first_release_is_read() {
     writer.write_ser(&mut bytes, &first).unwrap();
     let mut codec = Codec::without_registry();
     codec.add_foreign(1001, json).unwrap();
-    let expected = StockReceived { fingerprint: None, ..sample };
+    let expected =
+        StockReceived { fingerprint: None, reason: "".into(), requested_by: "".into(), ..sample };
     assert_eq!(codec.decode(&bytes).unwrap(), Record::StockReceived(expected));
 }
 

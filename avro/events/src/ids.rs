@@ -83,8 +83,8 @@ code!(
 );
 
 impl WarehouseCode {
-    /// The one warehouse that every merchant has, until warehouses can be declared: receipts go to it
-    /// and orders are served from it.
+    /// The warehouse that every merchant has without listing it: what names none means this one, and the
+    /// orders of a merchant that has listed none are served from it.
     pub const MAIN: Self = Self(CompactString::const_new("main"));
 }
 

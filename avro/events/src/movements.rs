@@ -72,9 +72,9 @@ pub struct StockMoved {
     pub on_hand: i64,
     /// The receipt, change or order that caused it.
     pub source_id: Uuid,
-    /// Why, in the requester's words.
+    /// Why, in the requester's words; the order's id for a dispatch.
     pub reason: CompactString,
-    /// Who: the id of the API key; empty for an order's dispatch.
+    /// Who: the id of the API key; empty where its request did not say.
     pub requested_by: CompactString,
     /// When.
     pub moved_at: Millis,
@@ -150,7 +150,7 @@ pub struct FlashSaleScheduled {
     pub sku: Sku,
     /// Where from.
     pub warehouse: WarehouseCode,
-    /// Pieces set aside, 1 or more.
+    /// Pieces set aside; 0 ends the SKU's sale at once, whatever the other fields say.
     pub quantity: i64,
     /// Most pieces that a customer may order in the sale; 0: no limit.
     pub per_customer: i32,
@@ -160,9 +160,12 @@ pub struct FlashSaleScheduled {
     pub ends_at: Millis,
     /// Who: the id of the API key.
     pub requested_by: CompactString,
+    /// Digest of the whole request: another one under the same id counts nothing.
+    pub fingerprint: Fingerprint,
 }
 
-/// A merchant's warehouse as it is from now on; appended to every partition that decides by it.
+/// A merchant's warehouse as it is from now on; appended to every partition that decides by it. Partitions
+/// may see two listings in different orders: [`WarehouseListed::as_of`] makes them agree.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WarehouseListed {
     /// Whose.
@@ -181,6 +184,19 @@ pub struct WarehouseListed {
     pub load_permille: i32,
     /// Who: the id of the API key.
     pub requested_by: CompactString,
+    /// The request; the same one counts once.
+    pub request_id: RequestId,
+    /// Digest of the whole request: another one under the same id counts nothing.
+    pub fingerprint: Fingerprint,
+    /// When it was asked for, by ingest's clock.
+    pub listed_at: Millis,
+}
+
+impl WarehouseListed {
+    /// What orders the listings of a warehouse: the greatest counts, wherever it stands in a partition.
+    pub fn as_of(&self) -> (Millis, RequestId) {
+        (self.listed_at, self.request_id)
+    }
 }
 
 /// The way from a warehouse to a country.

@@ -145,4 +145,7 @@ pub struct OrderDispatched {
     pub merchant: Merchant,
     /// The request.
     pub request_id: RequestId,
+    /// Who: the id of the API key.
+    #[serde(default)]
+    pub requested_by: CompactString,
 }

@@ -74,6 +74,9 @@ pub struct DispatchLines {
     pub merchant: Merchant,
     /// The attempt that reserved.
     pub attempt: i32,
+    /// Who: the id of the API key.
+    #[serde(default)]
+    pub requested_by: CompactString,
 }
 
 /// Pieces arrived at a warehouse.
@@ -92,6 +95,12 @@ pub struct StockReceived {
     /// Digest of the whole receipt: another one under the same id is a conflict and counts nothing.
     /// `None` from writers before it.
     pub fingerprint: Option<Fingerprint>,
+    /// Why, in the requester's words; empty if not told.
+    #[serde(default)]
+    pub reason: CompactString,
+    /// Who: the id of the API key; empty from writers before it.
+    #[serde(default)]
+    pub requested_by: CompactString,
 }
 
 /// Answer: every line asked for is held.

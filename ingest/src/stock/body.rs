@@ -15,6 +15,11 @@ const MAX_REASON: usize = 255;
 const MAX_ROUTES: usize = 300;
 /// No shipping cost, distance or load is more than this: more likely a fault.
 const MAX_FIGURE: i64 = 1_000_000_000;
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+/// The longest sale; its pieces are kept from everybody else.
+const MAX_SALE_DAYS: i64 = 31;
+/// How far ahead a sale may begin.
+const MAX_AHEAD_DAYS: i64 = 366;
 
 /// A change of stock: one warehouse, some SKUs. Fields in alphabetical order: the canonical form.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -47,10 +52,7 @@ pub(crate) fn change(body: &Value, kind: StockChangeKind) -> Result<Change, Vec<
         faults.add(&at.child("to"), "must be another warehouse than from");
     }
     let needed = kind == StockChangeKind::Adjustment;
-    let reason = match object.get("reason") {
-        None | Some(Value::Null) if !needed => Some(CompactString::default()),
-        value => faults.text(&at.child("reason"), value, usize::from(needed), MAX_REASON),
-    };
+    let reason = reason(&mut faults, &at.child("reason"), object.get("reason"), needed);
     let (least, most) = bounds(kind);
     let list = at.child("lines");
     let read = |faults: &mut Faults, at: &Pointer<'_>, item: &Value, _: i32| {
@@ -90,6 +92,19 @@ fn bounds(kind: StockChangeKind) -> (i64, i64) {
     }
 }
 
+/// Why something is asked for; empty if it may be left out and is.
+pub(crate) fn reason(
+    faults: &mut Faults,
+    at: &Pointer<'_>,
+    value: Option<&Value>,
+    needed: bool,
+) -> Option<CompactString> {
+    match value {
+        None | Some(Value::Null) if !needed => Some(CompactString::default()),
+        value => faults.text(at, value, usize::from(needed), MAX_REASON),
+    }
+}
+
 /// A warehouse's code; `main` if it may be left out and is.
 pub(crate) fn warehouse(
     faults: &mut Faults,
@@ -117,23 +132,32 @@ pub(crate) struct FlashSale {
     pub(crate) warehouse: WarehouseCode,
 }
 
-/// Checks the body of a flash sale.
-pub(crate) fn flash_sale(body: &Value) -> Result<FlashSale, Vec<Fault>> {
+/// Checks the body of a flash sale, or of its end: a SKU and a quantity of 0, no more.
+pub(crate) fn flash_sale(body: &Value, now: Millis) -> Result<FlashSale, Vec<Fault>> {
     let mut faults = Faults::default();
     let at = Pointer::root();
-    let known = ["sku", "warehouse", "quantity", "per_customer", "starts_at", "ends_at"];
+    let known = ["sku", "quantity", "warehouse", "per_customer", "starts_at", "ends_at"];
     let Some(object) = faults.object(&at, body, &known) else { return Err(faults.list) };
     let sku = sku(&mut faults, &at, object);
-    let warehouse = warehouse(&mut faults, &at.child("warehouse"), object.get("warehouse"), true);
     let most = i64::from(MAX_QUANTITY);
-    let quantity = faults.integer(&at.child("quantity"), object.get("quantity"), 1, most);
+    let quantity = faults.integer(&at.child("quantity"), object.get("quantity"), 0, most);
+    if quantity == Some(0) {
+        for name in &known[2..] {
+            if object.get(*name).is_some_and(|value| !value.is_null()) {
+                faults.add(&at.child(name), "must be left out where a quantity of 0 ends the sale");
+            }
+        }
+        return match sku {
+            Some(sku) if faults.list.is_empty() => Ok(FlashSale::end(sku)),
+            _ => Err(faults.list),
+        };
+    }
+    let warehouse = warehouse(&mut faults, &at.child("warehouse"), object.get("warehouse"), true);
     let per_customer = number(&mut faults, &at, object, "per_customer", most);
     let starts_at = moment(&mut faults, &at.child("starts_at"), object.get("starts_at"));
     let ends_at = moment(&mut faults, &at.child("ends_at"), object.get("ends_at"));
-    if let (Some(from), Some(to)) = (starts_at, ends_at)
-        && from >= to
-    {
-        faults.add(&at.child("ends_at"), "must be after starts_at");
+    if let (Some(from), Some(to)) = (starts_at, ends_at) {
+        lasts(&mut faults, &at, (from, to), now);
     }
     match (sku, warehouse, quantity, per_customer, starts_at, ends_at) {
         (
@@ -148,6 +172,30 @@ pub(crate) fn flash_sale(body: &Value) -> Result<FlashSale, Vec<Fault>> {
             Ok(FlashSale { ends_at, per_customer, quantity, sku, starts_at, warehouse })
         }
         _ => Err(faults.list),
+    }
+}
+
+impl FlashSale {
+    /// What ends a SKU's sale.
+    fn end(sku: Sku) -> Self {
+        let (starts_at, ends_at) = (Millis(0), Millis(0));
+        let warehouse = WarehouseCode::MAIN;
+        Self { ends_at, per_customer: 0, quantity: 0, sku, starts_at, warehouse }
+    }
+}
+
+/// When a sale may be. One that began in the past is on at once.
+fn lasts(faults: &mut Faults, at: &Pointer<'_>, (from, to): (Millis, Millis), now: Millis) {
+    let ends_at = at.child("ends_at");
+    if from >= to {
+        faults.add(&ends_at, "must be after starts_at");
+    } else if to <= now {
+        faults.add(&ends_at, "must be in the future");
+    } else if to.0 - from.0 > MAX_SALE_DAYS * DAY_MS {
+        faults.add(&ends_at, "must be at most 31 days after starts_at");
+    }
+    if from.0 - now.0 > MAX_AHEAD_DAYS * DAY_MS {
+        faults.add(&at.child("starts_at"), "must be at most 366 days ahead");
     }
 }
 
@@ -236,6 +284,7 @@ fn number(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::validate::parse_moment;
     use serde_json::json;
 
     fn pointers<T>(result: Result<T, Vec<Fault>>) -> Vec<String> {
@@ -274,12 +323,37 @@ mod tests {
     }
 
     #[test]
-    fn sales_end_after_they_start_and_warehouses_have_routes() {
-        let mut sale = json!({"sku": "A", "quantity": 10, "per_customer": 2,
-            "starts_at": "2026-11-27T09:00:00Z", "ends_at": "2026-11-27T10:00:00Z"});
-        assert!(flash_sale(&sale).is_ok());
-        sale["ends_at"] = sale["starts_at"].clone();
-        assert_eq!(pointers(flash_sale(&sale)), ["/ends_at"]);
+    fn sales_end_after_they_start_and_in_the_future_and_have_bounds() {
+        let now = parse_moment("2026-11-27T09:30:00Z").unwrap();
+        let sale = |from: &str, to: &str| {
+            let body = json!({"sku": "A", "quantity": 10, "per_customer": 2,
+                "starts_at": format!("{from}T09:00:00Z"), "ends_at": format!("{to}T10:00:00Z")});
+            pointers(flash_sale(&body, now))
+        };
+        assert!(sale("2026-11-27", "2026-11-27").is_empty(), "it is on at once");
+        assert!(sale("2027-11-28", "2027-12-28").is_empty(), "366 days ahead, for 30 days");
+        for (from, to, pointer) in [
+            ("2026-11-28", "2026-11-27", "/ends_at"),
+            ("2026-11-26", "2026-11-26", "/ends_at"),
+            ("2026-11-27", "2026-12-28", "/ends_at"),
+            ("2027-11-29", "2027-11-29", "/starts_at"),
+        ] {
+            assert_eq!(sale(from, to), [pointer], "{from} to {to}");
+        }
+    }
+
+    #[test]
+    fn a_quantity_of_nothing_ends_a_sale_and_says_no_more() {
+        let end = flash_sale(&json!({"sku": "A", "quantity": 0}), Millis(0)).unwrap();
+        assert_eq!(end, FlashSale::end(Sku::parse("A").unwrap()));
+        let more = json!({"sku": "A", "quantity": 0, "per_customer": 1,
+            "ends_at": "2026-11-27T10:00:00Z", "warehouse": null});
+        assert_eq!(pointers(flash_sale(&more, Millis(0))), ["/per_customer", "/ends_at"]);
+        assert_eq!(pointers(flash_sale(&json!({"quantity": 0}), Millis(0))), ["/sku"]);
+    }
+
+    #[test]
+    fn warehouses_have_routes() {
         let body = json!({"warehouse": "east", "routes": [{"country": "FR", "cost_minor": 5}]});
         let read = listed(&body).unwrap();
         assert!(read.online && read.routes[0].cost_minor == 5);

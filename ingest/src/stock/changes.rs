@@ -1,18 +1,24 @@
 //! `POST /v1/stock/imports`, `/adjustments`, `/counts`, `/transfers`, `/low-marks`, `/flash-sales` and
 //! `POST /v1/warehouses`: recorded; the stock processor decides, and tells the history.
 
+use std::sync::Arc;
+
 use bytes::Buf;
+use chrono::Utc;
+use compact_str::CompactString;
 use events::{
-    ChangeStock, FlashSaleScheduled, Record, RequestId, StockChangeKind, WarehouseListed, topics,
+    ChangeStock, Fingerprint, FlashSaleScheduled, Merchant, Millis, Record, RequestId,
+    StockChangeKind, WarehouseListed, topics,
 };
 use futures::Stream;
 use serde::Serialize;
+use serde_json::Value;
 use warp::http::StatusCode;
 use warp::reply::Response;
 
 use super::body;
 use crate::app::App;
-use crate::problem::Problem;
+use crate::problem::{Fault, Problem};
 use crate::publish::{Outgoing, Target};
 use crate::request::Request;
 use crate::{fingerprint, orders, routes};
@@ -24,11 +30,48 @@ struct Accepted {
     records: usize,
 }
 
-fn accepted(app: &App, id: RequestId, records: usize, answer: &orders::Answer) -> Response {
-    let body = Accepted { request_id: id.0.to_string(), status: "recorded", records };
+/// A request that was checked, and what its records say of it.
+struct Asked<T> {
+    id: RequestId,
+    fingerprint: Fingerprint,
+    merchant: Arc<Merchant>,
+    requested_by: CompactString,
+    body: T,
+}
+
+/// What all of them have in common: the body is checked, its records are written once per key. The kind is part of
+/// the request's id, so that one key may be used for one request of each kind.
+async fn settle<B, D, T: Serialize>(
+    app: &App,
+    request: &mut Request<B>,
+    kind: &str,
+    check: impl FnOnce(&Value) -> Result<T, Vec<Fault>>,
+    records: impl FnOnce(&App, Asked<T>) -> Vec<Outgoing>,
+) -> Result<Response, Problem>
+where
+    B: Stream<Item = Result<D, warp::Error>>,
+    D: Buf,
+{
+    let (merchant, requested_by) = request.caller(&app.keys)?;
+    let key = request.idempotency_key()?;
+    let body = request.json(&app.limits, &app.bodies).await?;
+    let body = check(&body).map_err(Problem::faults)?;
+    let id = RequestId::derive(kind, &merchant, &key);
+    let fingerprint = fingerprint::body(&body);
+    let asked = Asked { id, fingerprint, merchant: Arc::clone(&merchant), requested_by, body };
+    let records = records(app, asked);
+    let click = (&app.requests, id.0, &merchant, fingerprint);
+    let publish = |app: &App, outcome: &Arc<_>| app.publisher.publish(&records, outcome);
+    let answer = orders::settle(app, click, records.len(), publish).await?;
+    let request_id = id.0.to_string();
+    let body = Accepted { request_id, status: "recorded", records: records.len() };
     let mut response = routes::json(StatusCode::ACCEPTED, &body);
-    orders::idempotency(app, &mut response, answer);
-    response
+    orders::idempotency(app, &mut response, &answer);
+    Ok(response)
+}
+
+fn now() -> Millis {
+    Millis(Utc::now().timestamp_millis())
 }
 
 /// One record per SKU.
@@ -41,11 +84,6 @@ where
     B: Stream<Item = Result<D, warp::Error>>,
     D: Buf,
 {
-    let (merchant, requested_by) = request.caller(&app.keys)?;
-    let key = request.idempotency_key()?;
-    let body = request.json(&app.limits, &app.bodies).await?;
-    let change = body::change(&body, kind).map_err(Problem::faults)?;
-    // The kind is part of the id, so that one key may be used for one request of each kind.
     let name = match kind {
         StockChangeKind::Opening => "import",
         StockChangeKind::Adjustment => "adjustment",
@@ -55,32 +93,28 @@ where
             "low_at"
         }
     };
-    let change_id = RequestId::derive(name, &merchant, &key);
-    let fingerprint = fingerprint::body(&change);
-    let count = change.pieces.len();
-    let click = (&app.requests, change_id.0, &merchant, fingerprint);
-    let answer = orders::settle(app, click, count, |app, outcome| {
-        let records = change.pieces.iter().map(|(sku, quantity)| {
+    let check = |body: &Value| body::change(body, kind);
+    let records = |app: &App, asked: Asked<body::Change>| {
+        let record = |(sku, quantity): (&events::Sku, &i64)| {
             let record: Record = ChangeStock {
-                change_id,
-                merchant: (*merchant).clone(),
+                change_id: asked.id,
+                merchant: (*asked.merchant).clone(),
                 sku: sku.clone(),
-                warehouse: change.warehouse.clone(),
+                warehouse: asked.body.warehouse.clone(),
                 kind,
                 quantity: *quantity,
-                to_warehouse: change.to.clone(),
-                reason: change.reason.clone(),
-                requested_by: requested_by.clone(),
-                fingerprint,
+                to_warehouse: asked.body.to.clone(),
+                reason: asked.body.reason.clone(),
+                requested_by: asked.requested_by.clone(),
+                fingerprint: asked.fingerprint,
             }
             .into();
-            let key = topics::stock_key(&merchant, sku).into_bytes();
+            let key = topics::stock_key(&asked.merchant, sku).into_bytes();
             Outgoing::keyed(Target::Stock, key, app.codec.to_bytes(&record))
-        });
-        app.publisher.publish(&records.collect::<Vec<_>>(), outcome);
-    })
-    .await?;
-    Ok(accepted(app, change_id, count, &answer))
+        };
+        asked.body.pieces.iter().map(record).collect()
+    };
+    settle(app, request, name, check, records).await
 }
 
 pub(crate) async fn flash_sale<B, D>(
@@ -91,31 +125,26 @@ where
     B: Stream<Item = Result<D, warp::Error>>,
     D: Buf,
 {
-    let (merchant, requested_by) = request.caller(&app.keys)?;
-    let key = request.idempotency_key()?;
-    let body = request.json(&app.limits, &app.bodies).await?;
-    let sale = body::flash_sale(&body).map_err(Problem::faults)?;
-    let sale_id = RequestId::derive("flash_sale", &merchant, &key);
-    let click = (&app.requests, sale_id.0, &merchant, fingerprint::body(&sale));
-    let answer = orders::settle(app, click, 1, |app, outcome| {
-        let key = topics::stock_key(&merchant, &sale.sku).into_bytes();
+    let records = |app: &App, asked: Asked<body::FlashSale>| {
+        let sale = asked.body;
+        let key = topics::stock_key(&asked.merchant, &sale.sku).into_bytes();
         let record: Record = FlashSaleScheduled {
-            sale_id,
-            merchant: (*merchant).clone(),
+            sale_id: asked.id,
+            merchant: (*asked.merchant).clone(),
             sku: sale.sku,
             warehouse: sale.warehouse,
             quantity: sale.quantity,
             per_customer: sale.per_customer,
             starts_at: sale.starts_at,
             ends_at: sale.ends_at,
-            requested_by,
+            requested_by: asked.requested_by,
+            fingerprint: asked.fingerprint,
         }
         .into();
-        let record = Outgoing::keyed(Target::Stock, key, app.codec.to_bytes(&record));
-        app.publisher.publish(&[record], outcome);
-    })
-    .await?;
-    Ok(accepted(app, sale_id, 1, &answer))
+        vec![Outgoing::keyed(Target::Stock, key, app.codec.to_bytes(&record))]
+    };
+    let check = |body: &Value| body::flash_sale(body, now());
+    settle(app, request, "flash_sale", check, records).await
 }
 
 /// A warehouse is reference data: one record for readers of what is, and one for every partition that
@@ -128,31 +157,27 @@ where
     B: Stream<Item = Result<D, warp::Error>>,
     D: Buf,
 {
-    let (merchant, requested_by) = request.caller(&app.keys)?;
-    let key = request.idempotency_key()?;
-    let body = request.json(&app.limits, &app.bodies).await?;
-    let listed = body::listed(&body).map_err(Problem::faults)?;
-    let id = RequestId::derive("warehouse", &merchant, &key);
-    let click = (&app.requests, id.0, &merchant, fingerprint::body(&listed));
-    let partitions = app.publisher.partitions();
-    let count = 2 * usize::try_from(partitions).unwrap_or(0) + 1;
-    let answer = orders::settle(app, click, count, |app, outcome| {
-        let key = format!("{merchant}/{}", listed.warehouse).into_bytes();
+    let records = |app: &App, asked: Asked<body::Warehouse>| {
+        let listed = asked.body;
+        let key = format!("{}/{}", asked.merchant, listed.warehouse).into_bytes();
         let record: Record = WarehouseListed {
-            merchant: (*merchant).clone(),
+            merchant: (*asked.merchant).clone(),
             warehouse: listed.warehouse,
             online: listed.online,
             routes: listed.routes,
             cost_minor: listed.cost_minor,
             distance_km: listed.distance_km,
             load_permille: listed.load_permille,
-            requested_by,
+            requested_by: asked.requested_by,
+            request_id: asked.id,
+            fingerprint: asked.fingerprint,
+            listed_at: now(),
         }
         .into();
         let payload = app.codec.to_bytes(&record);
         let to = |target| {
             let (key, payload) = (key.clone(), payload.clone());
-            (0..partitions).map(move |partition| Outgoing {
+            (0..app.publisher.partitions()).map(move |partition| Outgoing {
                 target,
                 key: key.clone(),
                 payload: payload.clone(),
@@ -161,8 +186,7 @@ where
         };
         let mut records: Vec<Outgoing> = to(Target::Stock).chain(to(Target::Outcomes)).collect();
         records.push(Outgoing::keyed(Target::Reference, key.clone(), payload.clone()));
-        app.publisher.publish(&records, outcome);
-    })
-    .await?;
-    Ok(accepted(app, id, count, &answer))
+        records
+    };
+    settle(app, request, "warehouse", body::listed, records).await
 }

@@ -16,7 +16,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use serde_json::{Value, json};
 use wire::admin::Layout;
 
-const PARTITIONS: i32 = 4;
+pub(crate) const PARTITIONS: i32 = 4;
 /// The sinks' own tables: what ingest reads is what they write.
 const TABLES: &[&str] = &[
     include_str!("../../../sinks/src/tracking/migrations/V1__tables.sql"),

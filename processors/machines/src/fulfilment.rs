@@ -26,12 +26,13 @@ use std::rc::Rc;
 use compact_str::CompactString;
 use events::{
     Consignment, LineRefusal, LinesReserved, Millis, OrderId, OrderPlaced, OrderStatus,
-    OrderStatusChanged, PaymentFact, Record, topics,
+    OrderStatusChanged, PaymentFact, ReceiptId, Record, topics,
 };
 
 use crate::dedupe::{self, Admission, OrderRow, Wish};
 use crate::machine::{Context, Effects, Machine, Source};
 use crate::payments::Payments;
+use crate::stock::Receipt;
 use crate::table::{AnyTable, Backing, Key, Row as _, Table, TableId, WarehouseKey};
 pub use ranking::Warehouse;
 pub use rows::{Facts, Place, Saga, Stage};
@@ -42,6 +43,8 @@ pub struct Fulfilment {
     sagas: Table<OrderId, Saga>,
     payments: Payments,
     warehouses: Table<WarehouseKey, Warehouse>,
+    /// Requests that have listed a warehouse.
+    listings: Table<ReceiptId, Receipt>,
     /// The warehouses table read whole, since every order is ranked by it; filled on first use.
     all_warehouses: Option<BTreeMap<WarehouseKey, Warehouse>>,
 }
@@ -64,6 +67,7 @@ impl Fulfilment {
             sagas: Table::new(2, backing),
             payments: Payments::new((3, 4), backing),
             warehouses: Table::new(5, backing),
+            listings: Table::new(6, backing),
             all_warehouses: None,
         }
     }
@@ -227,7 +231,7 @@ impl Machine for Fulfilment {
             Record::CancelRequested(request) => self.cancel(request, context, effects),
             Record::OrderConfirmed(request) => self.confirm(request, context, effects),
             Record::OrderDispatched(request) => self.dispatched(&request, effects),
-            Record::WarehouseListed(listed) => self.list_warehouse(listed),
+            Record::WarehouseListed(listed) => self.list_warehouse(listed, context),
             Record::ConfirmationTimedOut(over) => self.expire(&over, context, effects),
             Record::ConsignmentBooked(answer) => self.booked(answer, context, effects),
             Record::ConsignmentFailed(answer) => self.booking_failed(&answer, context, effects),
@@ -245,6 +249,11 @@ impl Machine for Fulfilment {
             if let Some(order_id) = OrderId::from_bytes(key) {
                 self.saga_due(order_id, context, effects);
             }
+        } else if table == self.listings.id()
+            && let Some(key) = ReceiptId::from_bytes(key)
+            && self.listings.get(&key).is_some_and(|listing| listing.forget_at <= context.now)
+        {
+            self.listings.remove(key);
         } else if table == self.orders.id()
             && let Some(order_id) = OrderId::from_bytes(key)
             && let Some(row) = self.orders.peek(&order_id)
@@ -264,7 +273,14 @@ impl Machine for Fulfilment {
 
     fn tables(&mut self) -> Vec<&mut dyn AnyTable> {
         let [moving, captured] = self.payments.tables();
-        vec![&mut self.orders, &mut self.sagas, moving, captured, &mut self.warehouses]
+        vec![
+            &mut self.orders,
+            &mut self.sagas,
+            moving,
+            captured,
+            &mut self.warehouses,
+            &mut self.listings,
+        ]
     }
 }
 

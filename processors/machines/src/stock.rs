@@ -186,3 +186,7 @@ impl Machine for Stock {
 #[cfg(test)]
 #[path = "stock_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "stock/requests_tests.rs"]
+mod requests_tests;

@@ -1,6 +1,7 @@
 //! Stock, told as scripts: one line per command, the answers and levels that follow.
 
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use expect_test::{Expect, expect};
 
@@ -62,6 +63,9 @@ fn command(line: &str) -> Record {
         .into();
     }
     if let "online" | "offline" = words[0] {
+        // Each is a request of its own, later than the one before.
+        static LISTINGS: AtomicI64 = AtomicI64::new(1);
+        let listing = LISTINGS.fetch_add(1, Ordering::Relaxed);
         return WarehouseListed {
             merchant,
             warehouse: WarehouseCode::parse(words[1]).unwrap(),
@@ -71,6 +75,9 @@ fn command(line: &str) -> Record {
             distance_km: 0,
             load_permille: 0,
             requested_by: "who".into(),
+            request_id: RequestId(uuid::Uuid::from_u64_pair(1, listing.cast_unsigned())),
+            fingerprint: Fingerprint(uuid::Uuid::from_u128(1)),
+            listed_at: Millis(listing),
         }
         .into();
     }
@@ -86,6 +93,7 @@ fn command(line: &str) -> Record {
             starts_at: Millis(number(4)),
             ends_at: Millis(number(5)),
             requested_by: "who".into(),
+            fingerprint: Fingerprint(uuid::Uuid::from_u128(1)),
         }
         .into();
     }
@@ -109,6 +117,8 @@ fn command(line: &str) -> Record {
                 fingerprint: Some(Fingerprint(uuid::Uuid::from_u128(
                     words.get(4).map_or(1, |body| body.parse().unwrap()),
                 ))),
+                reason: "".into(),
+                requested_by: "who".into(),
             }
             .into()
         }
@@ -134,7 +144,10 @@ fn command(line: &str) -> Record {
         }
         "release" => ReleaseLines { order_id, accepted_at, merchant, attempt }.into(),
         "allocate" => AllocateLines { order_id, accepted_at, merchant, attempt }.into(),
-        "dispatch" => DispatchLines { order_id, accepted_at, merchant, attempt }.into(),
+        "dispatch" => {
+            let requested_by = "who".into();
+            DispatchLines { order_id, accepted_at, merchant, attempt, requested_by }.into()
+        }
         other => panic!("no such command: {other}"),
     }
 }
@@ -267,8 +280,8 @@ fn the_first_body_of_a_receipt_counts() {
          receive r2 A 7 2",
         expect![[r#"
             receive r1 A 5 -> 
-            receive r1 A 7 2 -> rejected: receipt fda34de8-f267-5fe9-b269-4d6e533ff655 was posted before with another body, which counts: use a new key
-            receive r1 B 1 2 -> rejected: receipt fda34de8-f267-5fe9-b269-4d6e533ff655 was posted before with another body, which counts: use a new key
+            receive r1 A 7 2 -> rejected: request fda34de8-f267-5fe9-b269-4d6e533ff655 was posted before with another body, which counts: use a new key
+            receive r1 B 1 2 -> rejected: request fda34de8-f267-5fe9-b269-4d6e533ff655 was posted before with another body, which counts: use a new key
             receive r1 C 2 -> 
             receive r1 A 5 -> 
             receive r2 A 7 2 -> 

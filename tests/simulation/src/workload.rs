@@ -108,7 +108,8 @@ fn later(chance: &mut Chance, clicks: &mut Vec<Click>, at: u64, order: &OrderPla
     if chance.per_mille(80) {
         let request_id = RequestId::derive("dispatch", &merchant, &order.idempotency_key);
         let merchant = merchant.clone();
-        let sent = Sent::Dispatch(OrderDispatched { order_id, merchant, request_id });
+        let requested_by = "sim".into();
+        let sent = Sent::Dispatch(OrderDispatched { order_id, merchant, request_id, requested_by });
         clicks.push(Click { at: at + chance.between(1_000_000, 8_000_000), sent });
     }
     if chance.per_mille(120) {
@@ -200,6 +201,8 @@ fn receipts(chance: &mut Chance, orders: u64, span: u64) -> Vec<Click> {
                     sku: sku(sku_number),
                     quantity: i32::try_from(chance.between(1, most.max(2))).expect("few"),
                     fingerprint: Some(Fingerprint(uuid::Uuid::from_u128(u128::from(round)))),
+                    reason: "".into(),
+                    requested_by: "sim".into(),
                 };
                 let at = if round == 0 { 0 } else { chance.below(span) };
                 if chance.per_mille(200) {
@@ -217,8 +220,11 @@ fn receipts(chance: &mut Chance, orders: u64, span: u64) -> Vec<Click> {
 /// pieces are found, lost, counted and moved; the first shop has a flash sale.
 fn stock_api(chance: &mut Chance, clicks: &mut Vec<Click>, span: u64) {
     for (warehouse, distance_km) in [(WarehouseCode::MAIN, 100), (second(), 500)] {
-        let listed = |online| {
+        let listed = |online, at: u64| {
             Sent::Warehouse(WarehouseListed {
+                request_id: RequestId::derive("warehouse", &shop(1), &format!("{warehouse}-{at}")),
+                fingerprint: Fingerprint(uuid::Uuid::from_u128(online.into())),
+                listed_at: moment(at),
                 merchant: shop(1),
                 warehouse: warehouse.clone(),
                 online,
@@ -229,12 +235,12 @@ fn stock_api(chance: &mut Chance, clicks: &mut Vec<Click>, span: u64) {
                 requested_by: "sim".into(),
             })
         };
-        clicks.push(Click { at: 0, sent: listed(true) });
+        clicks.push(Click { at: 0, sent: listed(true, 0) });
         for _ in 0..chance.below(3) {
             let at = chance.below(span);
-            clicks.push(Click { at, sent: listed(false) });
+            clicks.push(Click { at, sent: listed(false, at) });
             let back = at + chance.between(100_000, 3_000_000);
-            clicks.push(Click { at: back, sent: listed(true) });
+            clicks.push(Click { at: back, sent: listed(true, back) });
         }
     }
     for number in 0..chance.below(12) {
@@ -274,7 +280,6 @@ fn stock_api(chance: &mut Chance, clicks: &mut Vec<Click>, span: u64) {
 fn flash_sale(chance: &mut Chance, clicks: &mut Vec<Click>, span: u64) {
     let starts = chance.below(span / 2);
     let ends = starts + chance.between(1_000_000, span / 2);
-    let moment = |at: u64| Millis(crate::world::EPOCH + i64::try_from(at / 1_000).expect("short"));
     let sale = FlashSaleScheduled {
         sale_id: RequestId::derive("sale", &shop(0), "sale"),
         merchant: shop(0),
@@ -285,11 +290,17 @@ fn flash_sale(chance: &mut Chance, clicks: &mut Vec<Click>, span: u64) {
         starts_at: moment(starts),
         ends_at: moment(ends),
         requested_by: "sim".into(),
+        fingerprint: Fingerprint(uuid::Uuid::from_u128(1)),
     };
     for _ in 0..chance.between(1, 2) {
         let at = chance.below(starts + 1);
         clicks.push(Click { at, sent: Sent::Sale(sale.clone()) });
     }
+}
+
+/// The time at so many microseconds from the start.
+fn moment(at: u64) -> Millis {
+    Millis(crate::world::EPOCH + i64::try_from(at / 1_000).expect("short"))
 }
 
 fn second() -> WarehouseCode {

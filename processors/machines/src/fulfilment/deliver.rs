@@ -28,6 +28,7 @@ impl Fulfilment {
                 accepted_at,
                 merchant: saga.facts.merchant.clone(),
                 attempt: saga.attempt,
+                requested_by: request.requested_by.clone(),
             };
             fx.emit_to(topics::STOCK.name, *partition, order_id.as_bytes(), command);
         }

@@ -1,10 +1,13 @@
 //! Which warehouses an order is asked of, best first: by what it costs to ship from there, how far it is
 //! and how busy they are. Reference data, so a function of the log.
 
-use events::{Merchant, Route, WarehouseCode, WarehouseListed};
+use events::{Merchant, Millis, ReceiptId, RequestId, Route, WarehouseCode, WarehouseListed};
 use serde::{Deserialize, Serialize};
 
 use super::Fulfilment;
+use crate::dedupe;
+use crate::machine::Context;
+use crate::stock::Receipt;
 use crate::table::{Row, WarehouseKey};
 
 /// What 100 km more count for, minor units of the shipping cost's currency.
@@ -23,6 +26,8 @@ pub struct Warehouse {
     pub distance_km: i32,
     /// How busy it is: 1000 is as much as it can do.
     pub load_permille: i32,
+    /// When it was listed, and by which request: a listing of before that counts nothing.
+    pub as_of: (Millis, RequestId),
 }
 
 impl Row for Warehouse {}
@@ -42,15 +47,28 @@ impl Warehouse {
 }
 
 impl Fulfilment {
-    pub(super) fn list_warehouse(&mut self, listed: WarehouseListed) {
+    /// A request counts once, as long as its idempotency key lives: a repeat would be the latest. That its body is
+    /// another one is told by stock.
+    pub(super) fn list_warehouse(&mut self, listed: WarehouseListed, context: &Context) {
+        let id = ReceiptId(listed.request_id.0);
+        if self.listings.get(&id).is_some() {
+            return;
+        }
+        let forget_at = context.now.plus(dedupe::KEY_LIFETIME_MS);
+        self.listings.put(id, Receipt { fingerprint: listed.fingerprint, forget_at });
+        let as_of = listed.as_of();
         let warehouse = Warehouse {
             online: listed.online,
             routes: listed.routes,
             cost_minor: listed.cost_minor,
             distance_km: listed.distance_km,
             load_permille: listed.load_permille,
+            as_of,
         };
         let key: WarehouseKey = (listed.merchant, listed.warehouse);
+        if self.warehouses_listed().get(&key).is_some_and(|before| before.as_of > as_of) {
+            return;
+        }
         self.warehouses_listed().insert(key.clone(), warehouse.clone());
         self.warehouses.put(key, warehouse);
     }
@@ -86,9 +104,41 @@ mod tests {
             cost_minor: 900,
             distance_km: 0,
             load_permille: 0,
+            as_of: (Millis(0), RequestId(uuid::Uuid::nil())),
         };
         assert_eq!((warehouse.score("FR"), warehouse.score("DE")), (600, 900));
         warehouse.load_permille = 500;
         assert_eq!((warehouse.score("FR"), warehouse.score("DE")), (900, 1_350));
+    }
+
+    #[test]
+    fn the_later_of_two_listings_counts_and_a_repeat_is_none() {
+        let merchant = Merchant::parse("shop").unwrap();
+        let context = Context { now: Millis(50), partition: 0, partitions: 1 };
+        let listed = |key: &str, listed_at: i64, online: bool| WarehouseListed {
+            merchant: merchant.clone(),
+            warehouse: WarehouseCode::MAIN,
+            online,
+            routes: vec![],
+            cost_minor: 0,
+            distance_km: 0,
+            load_permille: 0,
+            requested_by: "k1".into(),
+            request_id: RequestId::derive("warehouse", &merchant, key),
+            fingerprint: events::Fingerprint(uuid::Uuid::nil()),
+            listed_at: Millis(listed_at),
+        };
+        let (first, second) = (listed("w1", 10, true), listed("w2", 20, false));
+        let again = listed("w1", 30, true);
+        for order in [[&first, &second, &again], [&second, &first, &again]] {
+            let backing: std::rc::Rc<dyn crate::table::Backing> =
+                std::rc::Rc::new(crate::table::memory::Memory::default());
+            let mut saga = Fulfilment::new(&backing);
+            for listed in order {
+                saga.list_warehouse(listed.clone(), &context);
+            }
+            let key = (merchant.clone(), WarehouseCode::MAIN);
+            assert!(!saga.warehouses_listed()[&key].online);
+        }
     }
 }

@@ -10,8 +10,9 @@ use crate::payments::PaymentCall;
 use crate::stock::Stock;
 use crate::table::memory::Memory;
 use events::{
-    CancelRequested, ConsignmentBooked, ConsignmentFailed, LinesRefused, Merchant, OrderConfirmed,
-    OrderDispatched, ReceiptId, RequestId, Sku, StockReceived, WarehouseCode, WarehouseListed,
+    CancelRequested, ConsignmentBooked, ConsignmentFailed, Fingerprint, LinesRefused, Merchant,
+    OrderConfirmed, OrderDispatched, ReceiptId, RequestId, Sku, StockReceived, WarehouseCode,
+    WarehouseListed,
 };
 
 const PARTITIONS: i32 = 2;
@@ -62,6 +63,8 @@ impl Shop {
                 sku,
                 quantity: 1,
                 fingerprint: None,
+                reason: "".into(),
+                requested_by: "".into(),
             };
             shop.under_way.push_back((topics::STOCK.name, partition, received.into()));
         }
@@ -82,6 +85,8 @@ impl Shop {
             sku: skus()[sku].clone(),
             quantity: 1,
             fingerprint: None,
+            reason: "".into(),
+            requested_by: "".into(),
         };
         let partition = i32::try_from(sku).unwrap();
         self.hand_over(topics::STOCK.name, partition, received.into());
@@ -89,6 +94,7 @@ impl Shop {
 
     /// To every partition, as reference data goes.
     fn list(&mut self, warehouse: &WarehouseCode, distance_km: i32, online: bool) {
+        self.now = self.now.plus(1);
         let listed = WarehouseListed {
             merchant: merchant(),
             warehouse: warehouse.clone(),
@@ -98,6 +104,9 @@ impl Shop {
             distance_km,
             load_permille: 0,
             requested_by: "".into(),
+            request_id: RequestId(uuid::Uuid::from_u64_pair(0, self.now.0.cast_unsigned())),
+            fingerprint: Fingerprint(uuid::Uuid::nil()),
+            listed_at: self.now,
         };
         for partition in 0..PARTITIONS {
             self.hand_over(topics::STOCK.name, partition, listed.clone().into());
@@ -110,6 +119,7 @@ impl Shop {
             order_id: id(name),
             merchant: merchant(),
             request_id: RequestId::derive("dispatch", &merchant(), name),
+            requested_by: "who".into(),
         };
         self.hand_over(topics::ORDER_OUTCOMES.name, 0, request.into());
     }

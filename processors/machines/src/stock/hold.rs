@@ -109,7 +109,7 @@ impl Stock {
         let at = order.accepted_at.0.to_be_bytes();
         let source_id = uuid::Uuid::new_v5(&order.order_id.0, &at);
         let reason = order.order_id.to_string();
-        let cause = Cause { source_id, reason: &reason, requested_by: "" };
+        let cause = Cause { source_id, reason: &reason, requested_by: &command.requested_by };
         for ((sku, warehouse), pieces) in pieces {
             let key = (command.merchant.clone(), sku, warehouse);
             self.move_pieces(key, MovementKind::Dispatch, -pieces, &cause, context, effects);

@@ -2,8 +2,8 @@
 //! and warehouse, and the first body under a request's id counts.
 
 use events::{
-    ChangeStock, Fingerprint, MovementKind, ReceiptId, RefusalReason, Sku, StockChangeKind,
-    StockMoved, StockReceived, WarehouseCode, movements, topics,
+    ChangeStock, Fingerprint, MovementKind, ReceiptId, RefusalReason, RequestId, Sku,
+    StockChangeKind, StockMoved, StockReceived, WarehouseCode, movements, topics,
 };
 
 use super::Stock;
@@ -34,7 +34,11 @@ impl Stock {
         if !self.counts(key, print, quantity, context, effects) {
             return;
         }
-        let cause = Cause { source_id: received.receipt_id.0, reason: "", requested_by: "" };
+        let cause = Cause {
+            source_id: received.receipt_id.0,
+            reason: &received.reason,
+            requested_by: &received.requested_by,
+        };
         let key = (received.merchant, received.sku, received.warehouse);
         self.move_pieces(key, MovementKind::Receipt, i64::from(quantity), &cause, context, effects);
     }
@@ -53,10 +57,7 @@ impl Stock {
         let line = self.received.get(&key);
         let other_body = first.is_some_and(|f| fingerprint.is_some_and(|now| now != f));
         if other_body || line.is_some_and(|line| line.quantity != quantity) {
-            effects.reject(format!(
-                "receipt {} was posted before with another body, which counts: use a new key",
-                id.0
-            ));
+            effects.reject(other(id));
             return false;
         }
         if line.is_some() {
@@ -68,6 +69,27 @@ impl Stock {
         }
         self.received.put(key, ReceivedLine { quantity, forget_at });
         true
+    }
+
+    /// Whether a request of one record per partition has counted here; another body under its id is
+    /// rejected.
+    pub(super) fn counted(
+        &mut self,
+        id: RequestId,
+        fingerprint: Fingerprint,
+        effects: &mut Effects,
+    ) -> bool {
+        let first = self.receipts.get(&ReceiptId(id.0));
+        if first.is_some_and(|first| first.fingerprint != fingerprint) {
+            effects.reject(other(ReceiptId(id.0)));
+        }
+        first.is_some()
+    }
+
+    /// The request counts; see [`Self::counted`].
+    pub(super) fn remember(&mut self, id: RequestId, fingerprint: Fingerprint, context: &Context) {
+        let forget_at = context.now.plus(RECEIPT_KEPT_MS);
+        self.receipts.put(ReceiptId(id.0), Receipt { fingerprint, forget_at });
     }
 
     pub(super) fn change_stock(
@@ -177,6 +199,10 @@ impl Stock {
         let topic = topics::STOCK_MOVEMENTS.name;
         effects.emit_to(topic, context.partition, topic_key.as_bytes(), moved);
     }
+}
+
+fn other(id: ReceiptId) -> String {
+    format!("request {} was posted before with another body, which counts: use a new key", id.0)
 }
 
 /// Why a change cannot be made.

@@ -147,6 +147,8 @@ impl Row for ReceivedLine {
 pub struct Site {
     /// Whether its free stock is offered.
     pub online: bool,
+    /// When it was listed, and by which request: a listing of before that counts nothing.
+    pub as_of: (Millis, RequestId),
 }
 
 impl Row for Site {}

@@ -17,15 +17,25 @@ impl Stock {
         context: &Context,
         effects: &mut Effects,
     ) {
-        let key = (command.merchant.clone(), command.sku.clone());
-        if let Some(sale) = self.on_sale().get(&key) {
-            if sale.sale_id != command.sale_id {
-                effects.reject("the SKU has a flash sale already: one at a time");
-            }
+        if self.counted(command.sale_id, command.fingerprint, effects) {
             return;
         }
-        // A repeat of one that is over, perhaps.
+        let key = (command.merchant.clone(), command.sku.clone());
+        if command.quantity == 0 {
+            if !self.on_sale().contains_key(&key) {
+                effects.reject("the SKU has no flash sale that could be ended");
+                return;
+            }
+            self.remember(command.sale_id, command.fingerprint, context);
+            self.end_sale(key);
+            return;
+        }
+        if self.on_sale().contains_key(&key) {
+            effects.reject("the SKU has a flash sale already: one at a time");
+            return;
+        }
         if command.ends_at <= context.now {
+            effects.reject("the sale was over before it was read: schedule it anew");
             return;
         }
         let place = (command.merchant, command.sku, command.warehouse.clone());
@@ -38,6 +48,7 @@ impl Stock {
             ));
             return;
         }
+        self.remember(command.sale_id, command.fingerprint, context);
         level.set_aside += command.quantity;
         self.levels.put(place, level);
         let sale = Sale {

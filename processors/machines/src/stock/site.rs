@@ -16,9 +16,17 @@ use crate::table::LevelKey;
 
 impl Stock {
     pub(super) fn list(&mut self, listed: WarehouseListed, context: &Context, fx: &mut Effects) {
+        if self.counted(listed.request_id, listed.fingerprint, fx) {
+            return;
+        }
+        self.remember(listed.request_id, listed.fingerprint, context);
         let key = (listed.merchant.clone(), listed.warehouse.clone());
-        let site = Site { online: listed.online };
-        let was_online = self.sites().get(&key).is_none_or(|site| site.online);
+        let site = Site { online: listed.online, as_of: listed.as_of() };
+        let before = self.sites().get(&key).copied();
+        if before.is_some_and(|before| before.as_of > site.as_of) {
+            return;
+        }
+        let was_online = before.is_none_or(|before| before.online);
         self.sites().insert(key.clone(), site);
         self.warehouses.put(key, site);
         if was_online && !site.online {
