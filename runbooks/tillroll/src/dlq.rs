@@ -11,8 +11,10 @@
 //! stood under their keys, and a decision for each. A crash leaves both or neither. A run first makes its
 //! producer ready under the one `transactional.id` of these commands, which ends what an earlier run left
 //! open and shuts that run out if it lives; then it reads the queues up to where they ended, waiting for
-//! whatever transaction is open in them; and then it passes over what is decided. Offsets of a consumer
-//! group would be simpler, but say nothing about letters that a filter took out of the middle.
+//! whatever transaction is open in them; and then it passes over what is decided. After a slow commit it
+//! begins like that again with the rest: its producer must be made anew, and until then another run may
+//! have written. Offsets of a consumer group would be simpler, but say nothing about letters that a filter
+//! took out of the middle.
 //!
 //! A redriven record is a new record of its topic, with its own headers (a sink's `origin` included) and
 //! those that count its redrives. A processor that refused the record had taken it for read, so it
@@ -27,6 +29,7 @@ mod filter;
 mod ledger;
 mod letter;
 mod list;
+mod outcome;
 mod plan;
 mod queue;
 mod redrive;

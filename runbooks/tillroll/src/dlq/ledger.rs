@@ -17,8 +17,18 @@ use super::letter::{
 const TRANSACTIONAL_ID: &str = "tillroll-dlq";
 const ANSWERS: Duration = Duration::from_secs(15);
 /// A commit that took this long may have been sent twice by librdkafka, and the second one could end the
-/// next transaction: it gets a producer of its own (see `wire::client::transactional_producer`).
+/// next transaction: that needs a producer of its own (see `wire::client::transactional_producer`).
 const SLOW: Duration = Duration::from_millis(400);
+
+/// How a commit went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Commit {
+    /// The ledger is as good as before.
+    Quick,
+    /// The ledger must not be used again. Until another one is open anybody may write, so what was read
+    /// from the queues before is not to be relied on.
+    Slow,
+}
 
 /// Who does it, and why.
 #[derive(Debug, Clone, Copy)]
@@ -30,7 +40,6 @@ pub(crate) struct Signed<'a> {
 /// The writer of decisions. Every call blocks.
 pub(crate) struct Ledger {
     producer: BaseProducer,
-    brokers: String,
 }
 
 impl Ledger {
@@ -45,7 +54,7 @@ impl Ledger {
         producer.init_transactions(ANSWERS).with_context(|| {
             format!("Kafka at {brokers} does not make a transaction ready: nothing was changed")
         })?;
-        Ok(Self { producer, brokers: brokers.to_owned() })
+        Ok(Self { producer })
     }
 
     /// Decides about letters, all of them or none; a redrive appends their records where they stood.
@@ -54,16 +63,13 @@ impl Ledger {
     /// When Kafka does not answer or refuses, or another run has begun. What came of these letters is then
     /// known by the next run.
     pub(crate) fn decide(
-        &mut self,
+        &self,
         letters: &[&Letter],
         action: Action,
         signed: Signed<'_>,
-    ) -> Result<()> {
+    ) -> Result<Commit> {
         let took = self.transact(letters, action, signed).map_err(explained)?;
-        if took >= SLOW {
-            *self = Self::open(&self.brokers)?;
-        }
-        Ok(())
+        Ok(if took < SLOW { Commit::Quick } else { Commit::Slow })
     }
 
     /// How long the commit took.

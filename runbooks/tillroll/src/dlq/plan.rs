@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::filter::Filter;
 use super::letter::{Letter, Place};
 use super::queue::Queue;
 
@@ -65,11 +64,11 @@ pub(crate) struct Limits {
 }
 
 /// Plans a redrive: letters in the order in which their records first stood in their partitions. A letter
-/// that would overtake another one of its key, which is left or was not asked for, is left.
+/// that would overtake another one of its key, which is left or was not `asked` for, is left.
 /// `superseded` knows the letters that a compacted topic has gone on without.
 pub(crate) fn plan<'a>(
     queue: &'a Queue,
-    filter: &Filter,
+    asked: impl Fn(&Letter) -> bool,
     limits: Limits,
     superseded: &BTreeSet<Place>,
 ) -> Plan<'a> {
@@ -83,7 +82,7 @@ pub(crate) fn plan<'a>(
         if plan.go.len() == limits.letters {
             break;
         }
-        let asked = filter.fits(letter);
+        let asked = asked(letter);
         if superseded.contains(&letter.place) {
             // It goes nowhere any more, so nothing overtakes it.
             plan.left.extend(asked.then_some((letter, Left::Superseded)));
@@ -114,6 +113,7 @@ pub(crate) fn plan<'a>(
 
 #[cfg(test)]
 mod tests {
+    use super::super::filter::Filter;
     use super::super::letter::tests::letter;
     use super::super::letter::{ATTEMPTS_HEADER, Action, FIRST_HEADER};
     use super::super::queue::tests::queue;
@@ -123,7 +123,7 @@ mod tests {
     const LIMITS: Limits = Limits { attempts: 3, letters: 100 };
 
     fn planned(queue: &Queue, filter: &Filter, limits: Limits) -> (Vec<String>, Vec<String>) {
-        let plan = plan(queue, filter, limits, &BTreeSet::new());
+        let plan = plan(queue, |letter| filter.fits(letter), limits, &BTreeSet::new());
         let left = plan.left.iter().map(|(l, why)| format!("{}: {why}", l.place));
         (plan.go.iter().map(|l| l.place.to_string()).collect(), left.collect())
     }
@@ -199,7 +199,7 @@ mod tests {
     fn what_a_compacted_topic_went_on_without_is_left() {
         let queue = queue(vec![letter("stock-levels/0/4", "a", &[])], &[]);
         let superseded = [("stock-levels/0/4".parse().expect("a place"))].into();
-        let plan = plan(&queue, &Filter::default(), LIMITS, &superseded);
+        let plan = plan(&queue, |_| true, LIMITS, &superseded);
         assert_eq!(plan.left[0].1, Left::Superseded);
     }
 }

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use events::topics::{self, Retention};
 use rdkafka::message::Message as _;
-use serde_json::json;
 
 use super::filter::Filter;
-use super::ledger::{Ledger, Signed};
-use super::letter::{self, Action, Decision, Letter, Place, key_text};
+use super::ledger::{Commit, Ledger, Signed};
+use super::letter::{self, Action, Decision, Letter, Place};
+use super::outcome::Outcome;
 use super::plan::{Limits, Plan, plan};
 use super::queue::Queue;
 use crate::connection::Connection;
@@ -97,38 +97,64 @@ fn run(change: &Change, redrive: Option<(u32, u32)>) -> Result<ExitCode> {
     );
     let brokers = change.connection.brokers()?;
     let by = operator::name(change.by.as_deref())?;
-    // First the ledger, then the queues: whoever wrote before is seen, and nobody writes after.
-    let mut ledger = if change.dry_run { None } else { Some(Ledger::open(&brokers)?) };
+    let signed = Signed { by: &by, why: change.because.as_deref().unwrap_or_default() };
+    let action = if redrive.is_some() { Action::Redriven } else { Action::Dropped };
     let log = Log::connect(&brokers)?;
-    let keep = |letter: &Letter| redrive.is_some() && change.filter.fits(letter);
-    // Letters of the same key that were not asked for count, too: whole topics are read.
-    let topics = whole_topics(&change.filter);
-    let queue = Queue::read(&log, &topics, keep)?;
-    queue.mention_strange();
-    mention_done(&change.filter, &queue)?;
-    let letters = usize::try_from(change.limit)?;
-    let (action, plan) = match redrive {
+    let mut outcome = Outcome::default();
+    while !outcome.is_done() {
+        // First the ledger, then the queues: whoever wrote before is seen, and nobody writes after.
+        let ledger = if change.dry_run { None } else { Some(Ledger::open(&brokers)?) };
+        let keep = |letter: &Letter| redrive.is_some() && outcome.asks(&change.filter, letter);
+        // Letters of the same key that were not asked for count, too: whole topics are read.
+        let queue = Queue::read(&log, &whole_topics(&change.filter), keep)?;
+        if outcome.is_new() {
+            queue.mention_strange();
+            mention_done(&change.filter, &queue)?;
+        } else {
+            output::message("Kafka is slow: the queues were read again, the rest is planned anew");
+        }
+        let asked = |letter: &Letter| outcome.asks(&change.filter, letter);
+        let plan = planned(&log, &queue, asked, change.limit, redrive)?;
+        let (mut done, mut carried) = (plan.go.len(), Ok(()));
+        if let Some(ledger) = &ledger {
+            let rate = redrive.map(|(rate, _)| rate);
+            (done, carried) = carry_out(ledger, &plan.go, action, signed, rate);
+        }
+        let others = outcome.enter(&plan, done);
+        if others > 0 {
+            output::message(&format!("{others} letters were dealt with by another run"));
+        }
+        if let Err(error) = carried {
+            outcome.mention(action);
+            return Err(error);
+        }
+    }
+    outcome.report(action, change.dry_run, change.json)?;
+    Ok(if outcome.has_left() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// What is to be done with the letters that are asked for.
+fn planned<'a>(
+    log: &Log,
+    queue: &'a Queue,
+    asked: impl Fn(&Letter) -> bool,
+    limit: u32,
+    redrive: Option<(u32, u32)>,
+) -> Result<Plan<'a>> {
+    let letters = usize::try_from(limit)?;
+    let plan = match redrive {
         Some((_, attempts)) => {
-            let superseded = superseded(&log, &queue)?;
-            let limits = Limits { attempts, letters };
-            (Action::Redriven, plan(&queue, &change.filter, limits, &superseded))
+            let superseded = superseded(log, queue)?;
+            plan(queue, asked, Limits { attempts, letters }, &superseded)
         }
         None => {
-            let mut go: Vec<&Letter> =
-                queue.waiting().filter(|letter| change.filter.fits(letter)).collect();
-            go.truncate(letters);
-            (Action::Dropped, Plan { go, left: Vec::new() })
+            let go = queue.waiting().filter(|letter| asked(letter)).take(letters).collect();
+            Plan { go, left: Vec::new() }
         }
     };
     let bytes: usize = plan.go.iter().map(|l| l.value.as_ref().map_or(0, Vec::len)).sum();
     ensure!(bytes <= MEMORY_BYTES, "{bytes} bytes are too many for one run: give a lower --limit");
-    if let Some(ledger) = &mut ledger {
-        let why = change.because.as_deref().unwrap_or_default();
-        let rate = redrive.map(|(rate, _)| rate);
-        carry_out(ledger, &plan.go, action, Signed { by: &by, why }, rate)?;
-    }
-    report(change, action, &plan)?;
-    Ok(if plan.left.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(plan)
 }
 
 /// Letters that were named must be there; those that are dealt with are told, and passed over.
@@ -188,29 +214,33 @@ fn superseded(log: &Log, queue: &Queue) -> Result<BTreeSet<Place>> {
     Ok(superseded)
 }
 
-/// In batches, no faster than `rate` letters a second.
+/// In batches, no faster than `rate` letters a second, up to a slow commit; returns how many letters were
+/// decided about.
 fn carry_out(
-    ledger: &mut Ledger,
+    ledger: &Ledger,
     letters: &[&Letter],
     action: Action,
     signed: Signed<'_>,
     rate: Option<u32>,
-) -> Result<()> {
+) -> (usize, Result<()>) {
     let began = Instant::now();
     let mut done = 0;
     while done < letters.len() {
         let batch = batch(&letters[done..], rate);
-        if let Err(error) = ledger.decide(batch, action, signed) {
-            output::message(&format!("{} of {} letters {}", done, letters.len(), action.as_str()));
-            return Err(error);
-        }
+        let commit = match ledger.decide(batch, action, signed) {
+            Ok(commit) => commit,
+            Err(error) => return (done, Err(error)),
+        };
         done += batch.len();
+        if commit == Commit::Slow {
+            break;
+        }
         if let (Some(rate), true) = (rate, done < letters.len()) {
             let due = Duration::from_secs_f64(done as f64 / f64::from(rate));
             std::thread::sleep(due.saturating_sub(began.elapsed()));
         }
     }
-    Ok(())
+    (done, Ok(()))
 }
 
 /// The first letters of these that make one transaction.
@@ -223,33 +253,6 @@ fn batch<'a, 'b>(letters: &'a [&'b Letter], rate: Option<u32>) -> &'a [&'b Lette
         bytes <= BATCH_BYTES
     });
     &letters[..fit.count().max(1)]
-}
-
-fn report(change: &Change, action: Action, plan: &Plan<'_>) -> Result<()> {
-    if change.json {
-        let go: Vec<&Place> = plan.go.iter().map(|letter| &letter.place).collect();
-        let left = plan.left.iter().map(|(letter, left)| {
-            json!({ "letter": letter.place, "left": left, "because": left.to_string() })
-        });
-        let left: Vec<_> = left.collect();
-        let done = json!({ "dry_run": change.dry_run, action.as_str(): go, "left": left });
-        return output::data(&serde_json::to_string_pretty(&done)?);
-    }
-    let would = if change.dry_run { "would be " } else { "" };
-    for letter in &plan.go {
-        let (place, key) = (&letter.place, key_text(letter.key.as_deref()));
-        output::data(&format!("{place}  {key}  {would}{}", action.as_str()))?;
-    }
-    for (letter, left) in &plan.left {
-        let (place, key) = (&letter.place, key_text(letter.key.as_deref()));
-        output::data(&format!("{place}  {key}  left: {left}"))?;
-    }
-    let (go, left) = (plan.go.len(), plan.left.len());
-    output::message(&format!("{go} letters {would}{}, {left} left", action.as_str()));
-    if action == Action::Redriven && go > 0 && !change.dry_run {
-        output::message("what is refused again shows up in `tillroll dlq list --since 1m`");
-    }
-    Ok(())
 }
 
 #[cfg(test)]
