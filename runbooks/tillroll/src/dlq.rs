@@ -34,6 +34,7 @@ mod plan;
 mod queue;
 mod redrive;
 mod show;
+mod superseded;
 mod told;
 
 use std::process::ExitCode;

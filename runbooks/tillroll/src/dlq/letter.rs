@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use events::topics::{self, Topic};
 use events::{Millis, OrderId};
-use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Headers as _, Message as _};
 use serde::{Serialize, Serializer};
 use uuid::Uuid;
 use wire::dead_letter::{
@@ -183,10 +183,9 @@ fn parse(
         partition: text(PARTITION_HEADER)?.parse().ok()?,
         offset: text(OFFSET_HEADER)?.parse().ok()?,
     };
-    let first = text(FIRST_HEADER).and_then(|text| text.parse().ok());
     let ours = |name: &str| ENVELOPE.contains(&name) || REDRIVE.contains(&name);
     let letter = Letter {
-        first: first.unwrap_or_else(|| place.clone()),
+        first: stood(text(FIRST_HEADER).as_deref(), &place),
         place,
         queued,
         at,
@@ -201,6 +200,21 @@ fn parse(
         headers: headers.iter().filter(|(name, _)| !ours(name)).cloned().collect(),
     };
     Some(Queued::Letter(Box::new(letter)))
+}
+
+/// Where a record of this place stood before it was ever redriven, as its headers say.
+pub(crate) fn first(headers: Option<&BorrowedHeaders>, place: &Place) -> Place {
+    let all = headers.into_iter().flat_map(|headers| headers.iter());
+    let header = all.filter(|header| header.key == FIRST_HEADER).last();
+    let value = header.and_then(|header| header.value);
+    stood(value.and_then(|value| std::str::from_utf8(value).ok()), place)
+}
+
+/// Back to where it stood is back to its partition: what says otherwise is not ours.
+fn stood(header: Option<&str>, place: &Place) -> Place {
+    let said = header.and_then(|text| text.parse::<Place>().ok());
+    let own = |said: &Place| (&said.topic, said.partition) == (&place.topic, place.partition);
+    said.filter(own).unwrap_or_else(|| place.clone())
 }
 
 /// A record's key for people: an order's id, a text, or bytes.
@@ -262,6 +276,8 @@ pub(crate) mod tests {
         let read = letter("orders/3/9", "k", &more);
         assert_eq!((read.attempts, read.first.offset), (2, 4));
         assert_eq!(read.headers.len(), 1);
+        let elsewhere = letter("orders/3/9", "k", &[(FIRST_HEADER, "orders/2/4")]);
+        assert_eq!(elsewhere.first, elsewhere.place);
     }
 
     #[test]

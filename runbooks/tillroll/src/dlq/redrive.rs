@@ -1,21 +1,20 @@
 //! Sends letters back, or gives them up.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use events::topics::{self, Retention};
-use rdkafka::message::Message as _;
+use events::topics;
 
 use super::filter::Filter;
 use super::ledger::{Commit, Ledger, Signed};
-use super::letter::{self, Action, Decision, Letter, Place};
+use super::letter::{Action, Decision, Letter};
 use super::outcome::Outcome;
 use super::plan::{Limits, Plan, plan};
 use super::queue::Queue;
+use super::superseded::superseded;
 use crate::connection::Connection;
-use crate::log::{Log, Wanted};
+use crate::log::Log;
 use crate::{operator, output};
 
 /// Most letters of one transaction, and most bytes: an open transaction holds back the readers of the
@@ -178,40 +177,6 @@ fn whole_topics(filter: &Filter) -> Filter {
     let reads = |topic: &&topics::Topic| filter.reads(topic.name);
     let topic = topics::ALL.iter().filter(reads).map(|topic| topic.name.to_owned()).collect();
     Filter { topic, ..Filter::default() }
-}
-
-/// Letters of compacted topics for whose keys newer records are there: going back, they would take
-/// their place.
-fn superseded(log: &Log, queue: &Queue) -> Result<BTreeSet<Place>> {
-    let compacted = |letter: &&Letter| {
-        letter::topic(&letter.place.topic).is_ok_and(|t| t.retention == Retention::Compacted)
-    };
-    let letters: Vec<&Letter> = queue.waiting().filter(compacted).collect();
-    let mut from: BTreeMap<(&str, i32), i64> = BTreeMap::new();
-    for letter in &letters {
-        let Place { topic, partition, offset } = &letter.place;
-        let least = from.entry((topic, *partition)).or_insert(*offset);
-        *least = (*least).min(*offset);
-    }
-    let mut superseded = BTreeSet::new();
-    for ((topic, partition), from) in from {
-        let (first, end) = log.settled_bounds(topic, partition)?;
-        let here = |l: &&&Letter| (l.place.topic.as_str(), l.place.partition) == (topic, partition);
-        let here: Vec<&&Letter> = letters.iter().filter(here).collect();
-        // Letters, too, stand in the topic themselves: only what is no letter counts as newer.
-        let ranges = [(partition, (from.max(first), end))].into();
-        log.read(topic, &ranges, |message| {
-            let at = message.offset();
-            if !here.iter().any(|letter| letter.place.offset == at) {
-                let older = |letter: &&&&Letter| {
-                    letter.place.offset < at && letter.key.as_deref() == message.key()
-                };
-                superseded.extend(here.iter().filter(older).map(|letter| letter.place.clone()));
-            }
-            Wanted::More
-        })?;
-    }
-    Ok(superseded)
 }
 
 /// In batches, no faster than `rate` letters a second, up to a slow commit; returns how many letters were
