@@ -14,7 +14,8 @@
 //! whatever transaction is open in them; and then it passes over what is decided. After a slow commit it
 //! begins like that again with the rest: its producer must be made anew, and until then another run may
 //! have written. Offsets of a consumer group would be simpler, but say nothing about letters that a filter
-//! took out of the middle.
+//! took out of the middle. Only places, keys and headers are held in memory; values are read batch by batch,
+//! before the transaction that sends them.
 //!
 //! A redriven record is a new record of its topic, with its own headers (a sink's `origin` included) and
 //! those that count its redrives. A processor that refused the record had taken it for read, so it
@@ -36,6 +37,7 @@ mod redrive;
 mod show;
 mod superseded;
 mod told;
+mod values;
 
 use std::process::ExitCode;
 

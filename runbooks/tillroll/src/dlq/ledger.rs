@@ -12,6 +12,7 @@ use super::letter::{
     ATTEMPTS_HEADER, Action, BY_HEADER, DECISION_HEADER, FIRST_HEADER, LETTER_HEADER, Letter,
     REDRIVEN_BY_HEADER, REDRIVEN_WHY_HEADER, WHY_HEADER,
 };
+use super::values::Valued;
 
 /// One for all runs of these commands: a run shuts the one before it out.
 const TRANSACTIONAL_ID: &str = "tillroll-dlq";
@@ -57,14 +58,15 @@ impl Ledger {
         Ok(Self { producer })
     }
 
-    /// Decides about letters, all of them or none; a redrive appends their records where they stood.
+    /// Decides about letters, all of them or none; a redrive appends their records, values as given, where
+    /// they stood.
     ///
     /// # Errors
     /// When Kafka does not answer or refuses, or another run has begun. What came of these letters is then
     /// known by the next run.
     pub(crate) fn decide(
         &self,
-        letters: &[&Letter],
+        letters: &[Valued<'_>],
         action: Action,
         signed: Signed<'_>,
     ) -> Result<Commit> {
@@ -75,14 +77,14 @@ impl Ledger {
     /// How long the commit took.
     fn transact(
         &self,
-        letters: &[&Letter],
+        letters: &[Valued<'_>],
         action: Action,
         signed: Signed<'_>,
     ) -> Result<Duration> {
         self.producer.begin_transaction()?;
-        for letter in letters {
+        for (letter, value) in letters {
             if action == Action::Redriven {
-                self.send(record(letter, &redriven(letter, signed)))?;
+                self.send(record(letter, value.as_deref(), redriven(letter, signed)))?;
             }
             let queue = topics::dead_letters(&letter.place.topic);
             let mut decision = BaseRecord::<[u8], [u8]>::to(&queue).partition(0);
@@ -122,11 +124,15 @@ impl Ledger {
     }
 }
 
-fn record<'a>(letter: &'a Letter, headers: &OwnedHeaders) -> BaseRecord<'a, [u8], [u8]> {
+fn record<'a>(
+    letter: &'a Letter,
+    value: Option<&'a [u8]>,
+    headers: OwnedHeaders,
+) -> BaseRecord<'a, [u8], [u8]> {
     let mut record = BaseRecord::to(&letter.place.topic).partition(letter.place.partition);
     record.key = letter.key.as_deref();
-    record.payload = letter.value.as_deref();
-    record.headers(headers.clone())
+    record.payload = value;
+    record.headers(headers)
 }
 
 /// The record's own headers, and those that tell of its redrive.

@@ -87,14 +87,12 @@ pub(crate) struct Letter {
     pub(crate) place: Place,
     /// Where it stood before it was ever redriven: its turn among its like.
     pub(crate) first: Place,
-    /// Offset in the queue.
-    pub(crate) queued: i64,
+    /// Where it stands in its queue: partition and offset.
+    pub(crate) queued: (i32, i64),
     /// When the record was appended.
     pub(crate) at: Millis,
     pub(crate) key: Option<Vec<u8>>,
-    /// Kept only where it is asked for.
-    pub(crate) value: Option<Vec<u8>>,
-    /// Bytes of the value.
+    /// Bytes of its value, which is read where it is needed.
     pub(crate) size: usize,
     /// The record's own headers, without envelope and redrive.
     pub(crate) headers: Vec<Header>,
@@ -153,12 +151,18 @@ pub(crate) fn queued(message: &BorrowedMessage<'_>) -> Option<Queued> {
     let headers = all.map(|h| (h.key.to_owned(), h.value.map(<[u8]>::to_vec))).collect();
     let at = Millis(message.timestamp().to_millis().unwrap_or_default());
     let size = message.payload().map_or(0, <[u8]>::len);
-    parse(headers, message.offset(), at, message.key().map(<[u8]>::to_vec), size)
+    parse(
+        headers,
+        (message.partition(), message.offset()),
+        at,
+        message.key().map(<[u8]>::to_vec),
+        size,
+    )
 }
 
 fn parse(
     headers: Vec<Header>,
-    queued: i64,
+    queued: (i32, i64),
     at: Millis,
     key: Option<Vec<u8>>,
     size: usize,
@@ -190,7 +194,6 @@ fn parse(
         queued,
         at,
         key,
-        value: None,
         size,
         component: text(COMPONENT_HEADER).unwrap_or_default(),
         stage: text(STAGE_HEADER).unwrap_or_default(),
@@ -254,7 +257,7 @@ pub(crate) mod tests {
         ];
         headers.extend(more.iter().map(|(name, value)| header(name, value)));
         let key = Some(key.as_bytes().to_vec());
-        match parse(headers, stood.offset, Millis(1_000), key, 3) {
+        match parse(headers, (0, stood.offset), Millis(1_000), key, 3) {
             Some(Queued::Letter(letter)) => *letter,
             other => panic!("no letter: {other:?}"),
         }
@@ -295,12 +298,16 @@ pub(crate) mod tests {
             header(BY_HEADER, "ada@ops"),
             header(WHY_HEADER, "a test of a client"),
         ];
-        let Some(Queued::Decision(read)) = parse(headers.clone(), 1, Millis(5), None, 0) else {
+        let Some(Queued::Decision(read)) = parse(headers.clone(), (0, 1), Millis(5), None, 0)
+        else {
             panic!("no decision");
         };
         assert_eq!((read.action, &*read.by), (Action::Dropped, "ada@ops"));
-        assert!(parse(headers[..2].to_vec(), 1, Millis(5), None, 0).is_none(), "nobody signed it");
-        assert!(parse(vec![], 1, Millis(5), None, 0).is_none());
+        assert!(
+            parse(headers[..2].to_vec(), (0, 1), Millis(5), None, 0).is_none(),
+            "nobody signed it"
+        );
+        assert!(parse(vec![], (0, 1), Millis(5), None, 0).is_none());
     }
 
     #[test]

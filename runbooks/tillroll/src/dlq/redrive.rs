@@ -13,16 +13,15 @@ use super::outcome::Outcome;
 use super::plan::{Limits, Plan, plan};
 use super::queue::Queue;
 use super::superseded::superseded;
+use super::values::with_values;
 use crate::connection::Connection;
 use crate::log::Log;
 use crate::{operator, output};
 
-/// Most letters of one transaction, and most bytes: an open transaction holds back the readers of the
-/// topics it writes to.
+/// Most letters of one transaction, and most bytes, which are held in memory: an open transaction holds back
+/// the readers of the topics it writes to.
 const BATCH_LETTERS: usize = 100;
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
-/// Most bytes of values that a run holds in memory.
-const MEMORY_BYTES: usize = 512 * 1024 * 1024;
 
 /// Flags of `tillroll dlq redrive` and `drop`.
 #[derive(Debug, clap::Args)]
@@ -103,9 +102,8 @@ fn run(change: &Change, redrive: Option<(u32, u32)>) -> Result<ExitCode> {
     while !outcome.is_done() {
         // First the ledger, then the queues: whoever wrote before is seen, and nobody writes after.
         let ledger = if change.dry_run { None } else { Some(Ledger::open(&brokers)?) };
-        let keep = |letter: &Letter| redrive.is_some() && outcome.asks(&change.filter, letter);
         // Letters of the same key that were not asked for count, too: whole topics are read.
-        let queue = Queue::read(&log, &whole_topics(&change.filter), keep)?;
+        let queue = Queue::read(&log, &whole_topics(&change.filter))?;
         if outcome.is_new() {
             queue.mention_strange();
             mention_done(&change.filter, &queue)?;
@@ -117,7 +115,7 @@ fn run(change: &Change, redrive: Option<(u32, u32)>) -> Result<ExitCode> {
         let (mut done, mut carried) = (plan.go.len(), Ok(()));
         if let Some(ledger) = &ledger {
             let rate = redrive.map(|(rate, _)| rate);
-            (done, carried) = carry_out(ledger, &plan.go, action, signed, rate);
+            (done, carried) = carry_out(&log, ledger, &plan.go, action, signed, rate);
         }
         let others = outcome.enter(&plan, done);
         if others > 0 {
@@ -141,7 +139,7 @@ fn planned<'a>(
     redrive: Option<(u32, u32)>,
 ) -> Result<Plan<'a>> {
     let letters = usize::try_from(limit)?;
-    let plan = match redrive {
+    Ok(match redrive {
         Some((_, attempts)) => {
             let superseded = superseded(log, queue)?;
             plan(queue, asked, Limits { attempts, letters }, &superseded)
@@ -150,10 +148,7 @@ fn planned<'a>(
             let go = queue.waiting().filter(|letter| asked(letter)).take(letters).collect();
             Plan { go, left: Vec::new() }
         }
-    };
-    let bytes: usize = plan.go.iter().map(|l| l.value.as_ref().map_or(0, Vec::len)).sum();
-    ensure!(bytes <= MEMORY_BYTES, "{bytes} bytes are too many for one run: give a lower --limit");
-    Ok(plan)
+    })
 }
 
 /// Letters that were named must be there; those that are dealt with are told, and passed over.
@@ -182,6 +177,7 @@ fn whole_topics(filter: &Filter) -> Filter {
 /// In batches, no faster than `rate` letters a second, up to a slow commit; returns how many letters were
 /// decided about.
 fn carry_out(
+    log: &Log,
     ledger: &Ledger,
     letters: &[&Letter],
     action: Action,
@@ -192,7 +188,11 @@ fn carry_out(
     let mut done = 0;
     while done < letters.len() {
         let batch = batch(&letters[done..], rate);
-        let commit = match ledger.decide(batch, action, signed) {
+        let valued = match action {
+            Action::Redriven => with_values(log, batch),
+            Action::Dropped => Ok(batch.iter().map(|letter| (*letter, None)).collect()),
+        };
+        let commit = match valued.and_then(|valued| ledger.decide(&valued, action, signed)) {
             Ok(commit) => commit,
             Err(error) => return (done, Err(error)),
         };
