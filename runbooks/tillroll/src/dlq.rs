@@ -72,13 +72,17 @@ Examples:
 Mend the cause first: what is refused again is a letter again, one attempt older. Safe to repeat: what was
 sent back is not sent again. A letter does not overtake an earlier one of its key; redrive or drop both.
 
-Exit codes: 0 all that were asked for, 1 some were left (the reason is printed) or nothing could be done")]
+Exit codes: 0 all that were asked for; 1 some were left (the reason is printed), or nothing could be done;
+4 done up to --limit, and more wait: run the same command again")]
     Redrive(redrive::Redrive),
     /// Give letters up: they are no longer listed, and never sent back
     #[command(after_help = "\
 Examples:
   tillroll dlq drop orders/3/9 --because 'a test of a client, no order'
-  tillroll dlq drop --topic stock --reason 'wire format' --dry-run")]
+  tillroll dlq drop --topic stock --reason 'wire format' --dry-run
+
+Exit codes: 0 all that were asked for; 1 nothing could be done; 4 done up to --limit, and more wait: run the
+same command again")]
     Drop(redrive::Change),
     /// Say who sent back or gave up what, when and why
     #[command(after_help = "\

@@ -1,6 +1,7 @@
 //! What a run of `tillroll dlq redrive` or `drop` comes to.
 
 use std::collections::BTreeSet;
+use std::process::ExitCode;
 
 use anyhow::Result;
 use serde_json::json;
@@ -10,6 +11,9 @@ use super::letter::{Action, Letter, Place, key_text};
 use super::plan::{Left, Plan};
 use crate::output;
 
+/// There are more letters than `--limit`: run the same command again.
+const MORE: u8 = 4;
+
 /// What a run has done so far, and what it still has to do.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
@@ -17,6 +21,8 @@ pub(super) struct Outcome {
     go: Vec<(Place, String)>,
     /// Letters that were asked for and left, and their keys.
     left: Vec<(Place, String, Left)>,
+    /// How many letters that were asked for are beyond the limit.
+    more: usize,
     /// What the last plan had, and is not done; `None` before the first plan.
     rest: Option<BTreeSet<Place>>,
 }
@@ -47,6 +53,7 @@ impl Outcome {
             let (place, key) = named(letter);
             (place, key, left.clone())
         }));
+        self.more += plan.more;
         self.rest = Some(plan.go[done..].iter().map(|letter| letter.place.clone()).collect());
         others
     }
@@ -56,9 +63,14 @@ impl Outcome {
         self.rest.as_ref().is_some_and(BTreeSet::is_empty)
     }
 
-    /// Whether letters that were asked for were left.
-    pub(super) fn has_left(&self) -> bool {
-        !self.left.is_empty()
+    /// What the run is to end with. More letters count before those that were left, which the last of all
+    /// runs tells again.
+    pub(super) fn exit_code(&self) -> ExitCode {
+        match (self.more, self.left.as_slice()) {
+            (1.., _) => ExitCode::from(MORE),
+            (0, []) => ExitCode::SUCCESS,
+            (0, _) => ExitCode::FAILURE,
+        }
     }
 
     /// Says how far a run came that failed.
@@ -75,8 +87,12 @@ impl Outcome {
                 json!({ "letter": place, "left": left, "because": left.to_string() })
             });
             let left: Vec<_> = left.collect();
-            let done = json!({ "dry_run": dry_run, action.as_str(): go, "left": left });
-            return output::data(&serde_json::to_string_pretty(&done)?);
+            let more = self.more;
+            let done =
+                json!({ "dry_run": dry_run, action.as_str(): go, "left": left, "more": more });
+            output::data(&serde_json::to_string_pretty(&done)?)?;
+            self.mention_more(dry_run);
+            return Ok(());
         }
         let would = if dry_run { "would be " } else { "" };
         for (place, key) in &self.go {
@@ -90,7 +106,16 @@ impl Outcome {
         if action == Action::Redriven && go > 0 && !dry_run {
             output::message("what is refused again shows up in `tillroll dlq list --since 1m`");
         }
+        self.mention_more(dry_run);
         Ok(())
+    }
+
+    fn mention_more(&self, dry_run: bool) {
+        let next = if dry_run { "give a higher one" } else { "run the same command again" };
+        if self.more > 0 {
+            let more = self.more;
+            output::message(&format!("tillroll: {more} letters more than --limit wait: {next}"));
+        }
     }
 }
 
@@ -126,8 +151,24 @@ mod tests {
         let decided = [("orders/1/4", Action::Redriven), ("orders/1/5", Action::Dropped)];
         let (go, others) = planned(&letters, &decided, &mut outcome);
         assert_eq!((go, others), (vec!["orders/1/6".to_owned()], 1));
-        assert!(outcome.is_done() && !outcome.has_left());
+        assert!(outcome.is_done());
+        // One was beyond the limit from the beginning.
+        assert_eq!((outcome.more, outcome.left.len()), (1, 0));
         let done: Vec<String> = outcome.go.iter().map(|(place, _)| place.to_string()).collect();
         assert_eq!(done, ["orders/1/4", "orders/1/6"]);
+    }
+
+    #[test]
+    fn that_there_are_more_is_told_apart_from_what_is_left() {
+        let code = |more: usize, places: &[&str]| {
+            let left =
+                |place: &&str| (place.parse().expect("a place"), String::new(), Left::Superseded);
+            let left = places.iter().map(left).collect();
+            format!("{:?}", Outcome { more, left, ..Outcome::default() }.exit_code())
+        };
+        assert_eq!(code(0, &[]), format!("{:?}", ExitCode::SUCCESS));
+        assert_eq!(code(0, &["orders/1/4"]), format!("{:?}", ExitCode::FAILURE));
+        assert_eq!(code(2, &[]), format!("{:?}", ExitCode::from(4)));
+        assert_eq!(code(2, &["orders/1/4"]), format!("{:?}", ExitCode::from(4)));
     }
 }

@@ -52,6 +52,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) go: Vec<&'a Letter>,
     /// Asked for, and left.
     pub(crate) left: Vec<(&'a Letter, Left)>,
+    /// How many were asked for and stand behind the last one that the limit allows: for another run.
+    pub(crate) more: usize,
 }
 
 /// What bounds a plan.
@@ -78,11 +80,12 @@ pub(crate) fn plan<'a>(
     // By topic, partition and key: the first letter that stays.
     let mut staying: BTreeMap<(&str, i32, &[u8]), &Letter> = BTreeMap::new();
     for letter in waiting {
+        let asked = asked(letter);
         // What stands behind the last one is for the next run, and not left for a cause of its own.
         if plan.go.len() == limits.letters {
-            break;
+            plan.more += usize::from(asked);
+            continue;
         }
-        let asked = asked(letter);
         if superseded.contains(&letter.place) {
             // It goes nowhere any more, so nothing overtakes it.
             plan.left.extend(asked.then_some((letter, Left::Superseded)));
@@ -191,8 +194,14 @@ mod tests {
     fn a_limit_takes_the_first_ones() {
         let letters = ["orders/1/4", "orders/1/5", "orders/1/6"].map(|at| letter(at, "a", &[]));
         let queue = queue(letters.to_vec(), &[]);
-        let (go, left) = planned(&queue, &Filter::default(), Limits { letters: 1, ..LIMITS });
-        assert_eq!((go.len(), left.len()), (1, 0));
+        let more = |limit| {
+            let limits = Limits { letters: limit, ..LIMITS };
+            let plan = plan(&queue, |l| l.place.offset != 5, limits, &BTreeSet::new());
+            (plan.go.len(), plan.left.len(), plan.more)
+        };
+        assert_eq!(more(1), (1, 0, 1));
+        // The last one stands behind one that was not asked for.
+        assert_eq!(more(2), (1, 1, 0));
     }
 
     #[test]

@@ -70,7 +70,7 @@ fn reason(text: &str) -> Result<String, String> {
     if legal { Ok(text.to_owned()) } else { Err("say it in one line, up to 500 bytes".to_owned()) }
 }
 
-/// Runs `tillroll dlq redrive`; 1 if letters that were asked for were left.
+/// Runs `tillroll dlq redrive`; 4 if there are more letters than `--limit`, 1 if some were left.
 ///
 /// # Errors
 /// When nothing was chosen, or Kafka does not answer or refuses.
@@ -79,7 +79,7 @@ pub(super) async fn redrive(redrive: Redrive) -> Result<ExitCode> {
     tokio::task::spawn_blocking(move || run(&change, Some((rate, attempts)))).await?
 }
 
-/// Runs `tillroll dlq drop`.
+/// Runs `tillroll dlq drop`; 4 if there are more letters than `--limit`.
 ///
 /// # Errors
 /// As for a redrive.
@@ -127,7 +127,7 @@ fn run(change: &Change, redrive: Option<(u32, u32)>) -> Result<ExitCode> {
         }
     }
     outcome.report(action, change.dry_run, change.json)?;
-    Ok(if outcome.has_left() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(outcome.exit_code())
 }
 
 /// What is to be done with the letters that are asked for.
@@ -145,8 +145,10 @@ fn planned<'a>(
             plan(queue, asked, Limits { attempts, letters }, &superseded)
         }
         None => {
-            let go = queue.waiting().filter(|letter| asked(letter)).take(letters).collect();
-            Plan { go, left: Vec::new() }
+            let mut go: Vec<&Letter> = queue.waiting().filter(|letter| asked(letter)).collect();
+            let more = go.len().saturating_sub(letters);
+            go.truncate(letters);
+            Plan { go, left: Vec::new(), more }
         }
     })
 }
