@@ -7,6 +7,7 @@ use events::topics;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use wire::client;
 
 use super::letter::{
     ATTEMPTS_HEADER, Action, BY_HEADER, DECISION_HEADER, FIRST_HEADER, LETTER_HEADER, Letter,
@@ -49,8 +50,7 @@ impl Ledger {
     /// # Errors
     /// When Kafka does not answer.
     pub(crate) fn open(brokers: &str) -> Result<Self> {
-        let config =
-            wire::client::transactional_producer(brokers, TRANSACTIONAL_ID, TRANSACTIONAL_ID);
+        let config = client::transactional_producer(brokers, TRANSACTIONAL_ID, TRANSACTIONAL_ID);
         let producer: BaseProducer = config.create().context("no client of Kafka")?;
         producer.init_transactions(ANSWERS).with_context(|| {
             format!("Kafka at {brokers} does not make a transaction ready: nothing was changed")
@@ -84,43 +84,18 @@ impl Ledger {
         self.producer.begin_transaction()?;
         for (letter, value) in letters {
             if action == Action::Redriven {
-                self.send(record(letter, value.as_deref(), redriven(letter, signed)))?;
+                let record = record(letter, value.as_deref(), redriven(letter, signed));
+                client::send(&self.producer, record)?;
             }
             let queue = topics::dead_letters(&letter.place.topic);
             let mut decision = BaseRecord::<[u8], [u8]>::to(&queue).partition(0);
             decision.key = letter.key.as_deref();
-            self.send(decision.headers(decided(letter, action, signed)))?;
+            client::send(&self.producer, decision.headers(decided(letter, action, signed)))?;
         }
-        self.drain()?;
+        ensure!(client::drain(&self.producer, ANSWERS), "Kafka acknowledges nothing");
         let began = Instant::now();
         self.producer.commit_transaction(ANSWERS)?;
         Ok(began.elapsed())
-    }
-
-    /// Waits until every record is acknowledged. `Producer::flush` would wait in steps of 100 ms.
-    fn drain(&self) -> Result<()> {
-        let began = Instant::now();
-        // Skips the linger; that it is not done at once is no error.
-        let _ = self.producer.flush(Duration::ZERO);
-        while self.producer.in_flight_count() > 0 {
-            ensure!(began.elapsed() < ANSWERS, "Kafka acknowledges nothing");
-            self.producer.poll(Duration::ZERO);
-            std::thread::sleep(Duration::from_micros(300));
-        }
-        Ok(())
-    }
-
-    fn send(&self, mut record: BaseRecord<'_, [u8], [u8]>) -> Result<()> {
-        loop {
-            match self.producer.send(record) {
-                Ok(()) => return Ok(()),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
-                    record = back;
-                    self.producer.poll(Duration::from_millis(5));
-                }
-                Err((error, _)) => return Err(error.into()),
-            }
-        }
     }
 }
 
