@@ -131,6 +131,15 @@ pub const ALL: &[Topic] = &[
 /// Processors, each with a changelog.
 pub const PROCESSORS: &[&str] = &["orders", "stock", "couriers"];
 
+/// What the processors read.
+pub const INBOXES: &[&Topic] = &[&ORDERS, &ORDER_OUTCOMES, &STOCK, &COURIERS];
+
+/// What the sink `tracking` reads.
+pub const TRACKED: &[&Topic] = &[&ORDER_STATUS, &STOCK_LEVELS, &ORDER_CONFLICTS];
+
+/// What the sink `reports` reads.
+pub const REPORTED: &[&Topic] = &[&ORDER_STATUS];
+
 /// Name of a processor's changelog topic.
 pub fn changelog(processor: &str) -> String {
     format!("{processor}-changelog")
