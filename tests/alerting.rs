@@ -14,11 +14,9 @@ use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
 use local::process::{Process, Spec};
+use local::serve::serve;
 use local::{Service, Stack};
 use serde::Deserialize;
 use tests::alerts::{repository, say, tool};
@@ -229,11 +227,7 @@ impl Receiver {
         let told = Arc::<Mutex<Vec<_>>>::default();
         let keep = told.clone();
         tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let keep = keep.clone();
-                let answer = service_fn(move |request| take(request, keep.clone()));
-                tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), answer));
-            }
+            serve(&listener, move |request| take(request, keep.clone())).await;
         });
         Ok(Self { port, told })
     }
