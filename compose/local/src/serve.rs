@@ -1,5 +1,5 @@
-//! HTTP as this crate's servers and the tests' speak it: connections are answered side by side, and a failing one ends
-//! alone.
+//! HTTP as this crate's servers and the tests' speak it: connections are answered side by side, and a
+//! failing one ends alone.
 
 use std::error::Error;
 use std::time::Duration;
