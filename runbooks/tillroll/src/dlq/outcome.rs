@@ -73,10 +73,12 @@ impl Outcome {
         }
     }
 
-    /// Says how far a run came that failed.
+    /// Says how far a run came that failed, if it had begun.
     pub(super) fn mention(&self, action: Action) {
-        let (go, rest) = (self.go.len(), self.rest.as_ref().map_or(0, BTreeSet::len));
-        output::message(&format!("{go} of {} letters {}", go + rest, action.as_str()));
+        if let Some(rest) = &self.rest {
+            let (go, all) = (self.go.len(), self.go.len() + rest.len());
+            output::message(&format!("{go} of {all} letters {}", action.as_str()));
+        }
     }
 
     /// Prints what was done, or would be.

@@ -101,33 +101,50 @@ fn run(change: &Change, redrive: Option<(u32, u32)>) -> Result<ExitCode> {
     let mut outcome = Outcome::default();
     while !outcome.is_done() {
         // First the ledger, then the queues: whoever wrote before is seen, and nobody writes after.
-        let ledger = if change.dry_run { None } else { Some(Ledger::open(&brokers)?) };
-        // Letters of the same key that were not asked for count, too: whole topics are read.
-        let queue = Queue::read(&log, &whole_topics(&change.filter))?;
-        if outcome.is_new() {
-            queue.mention_strange();
-            mention_done(&change.filter, &queue)?;
-        } else {
-            output::message("Kafka is slow: the queues were read again, the rest is planned anew");
-        }
-        let asked = |letter: &Letter| outcome.asks(&change.filter, letter);
-        let plan = planned(&log, &queue, asked, change.limit, redrive)?;
-        let (mut done, mut carried) = (plan.go.len(), Ok(()));
-        if let Some(ledger) = &ledger {
-            let rate = redrive.map(|(rate, _)| rate);
-            (done, carried) = carry_out(&log, ledger, &plan.go, action, signed, rate);
-        }
-        let others = outcome.enter(&plan, done);
-        if others > 0 {
-            output::message(&format!("{others} letters were dealt with by another run"));
-        }
-        if let Err(error) = carried {
+        let ledger = if change.dry_run { Ok(None) } else { Ledger::open(&brokers).map(Some) };
+        let passed = ledger.and_then(|ledger| {
+            pass(&log, ledger.as_ref(), change, redrive, (action, signed), &mut outcome)
+        });
+        if let Err(error) = passed {
             outcome.mention(action);
             return Err(error);
         }
     }
     outcome.report(action, change.dry_run, change.json)?;
     Ok(outcome.exit_code())
+}
+
+/// Reads, plans, and does what was planned, up to a slow commit.
+fn pass(
+    log: &Log,
+    ledger: Option<&Ledger>,
+    change: &Change,
+    redrive: Option<(u32, u32)>,
+    (action, signed): (Action, Signed<'_>),
+    outcome: &mut Outcome,
+) -> Result<()> {
+    // Letters of the same key that were not asked for count, too: whole topics are read.
+    let queue = Queue::read(log, &whole_topics(&change.filter))?;
+    if outcome.is_new() {
+        queue.mention_strange();
+        mention_done(&change.filter, &queue)?;
+    } else {
+        output::message("Kafka is slow: the queues were read again, the rest is planned anew");
+    }
+    let asked = |letter: &Letter| outcome.asks(&change.filter, letter);
+    let plan = planned(log, &queue, asked, change.limit, redrive)?;
+    let (done, carried) = match ledger {
+        Some(ledger) => {
+            let rate = redrive.map(|(rate, _)| rate);
+            carry_out(log, ledger, &plan.go, action, signed, rate)
+        }
+        None => (plan.go.len(), Ok(())),
+    };
+    let others = outcome.enter(&plan, done);
+    if others > 0 {
+        output::message(&format!("{others} letters were dealt with by another run"));
+    }
+    carried
 }
 
 /// What is to be done with the letters that are asked for.
