@@ -1,5 +1,6 @@
 //! Real Prometheus and Alertmanager with the repository's rules and routing on the real stack: the processors are
-//! killed, their alert arrives at a webhook, alone, and is resolved after they were started again.
+//! killed, their alert arrives at a webhook, alone, and is resolved after they were started again. And what
+//! Alertmanager mutes, and does not.
 //!
 //! Scrapes, evaluations and Alertmanager's waits are shortened; the rules are as they are.
 
@@ -14,13 +15,12 @@ use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
 use local::process::{Process, Spec};
+use local::serve::serve;
 use local::{Service, Stack};
 use serde::Deserialize;
+use serde_json::{Value, json};
 use tests::alerts::{repository, say, tool};
 use tests::stack::{Instances, System};
 use tokio::net::TcpListener;
@@ -37,18 +37,9 @@ const TEMPLATES: &str = "/usr/share/prometheus/alertmanager/email.tmpl";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_service_is_told_alone_and_resolved() -> Result<()> {
-    let (Some(prometheus), Some(alertmanager)) =
-        (tool("prometheus"), tool("prometheus-alertmanager"))
-    else {
-        say(
-            "Prometheus and Alertmanager are not there, alerting was not tried: run .ci/prometheus",
-        );
+    let (Some(prometheus), Some(alertmanager)) = (tool("prometheus"), alertmanager()) else {
         return Ok(());
     };
-    if alertmanager.ends_with("prometheus-alertmanager") && !Path::new(TEMPLATES).is_file() {
-        say("Alertmanager does not start without its templates: run .ci/prometheus as root");
-        return Ok(());
-    }
     let system = System::start(Stack::builder(), INSTANCES).await?;
     let folder = tempfile::tempdir()?;
     let receiver = Receiver::listen().await?;
@@ -77,6 +68,107 @@ async fn a_killed_service_is_told_alone_and_resolved() -> Result<()> {
     system.stack.shutdown().await
 }
 
+/// One process that does not reach Kafka mutes nothing; when none does, it is told once.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_follows_from_kafka_is_muted_only_when_nobody_reaches_it() -> Result<()> {
+    let Some(alertmanager) = alertmanager() else { return Ok(()) };
+    let folder = tempfile::tempdir()?;
+    let receiver = Receiver::listen().await?;
+    let port = local::ports::reserve()?;
+    let address = format!("127.0.0.1:{}", port.number());
+    let _process = manager(folder.path(), alertmanager, &address, &receiver)?;
+    let url = format!("http://{address}/api/v2/alerts");
+
+    let one = json!({ "alertname": "IngestNotReady", "job": "ingest", "instance": "i1:8080", "check": "kafka" });
+    let behind = json!({ "alertname": "ProcessorsBehind", "job": "processors" });
+    // Mutes the other one: once it does, all of them were looked at.
+    let stale = json!({ "alertname": "StatusStale", "job": "sinks" });
+    let held_up = json!({ "alertname": "SinkNotReady", "job": "sinks", "sink": "tracking" });
+    tell(&url, &[one, behind, stale, held_up]).await?;
+    until_muted(&url, &["StatusStale"]).await?;
+
+    let all =
+        json!({ "alertname": "IngestNotReady", "job": "ingest", "check": "kafka", "scope": "all" });
+    tell(&url, &[all]).await?;
+    until_muted(&url, &["IngestNotReady", "ProcessorsBehind", "SinkNotReady", "StatusStale"]).await
+}
+
+/// Alertmanager, if it is there and can start.
+fn alertmanager() -> Option<PathBuf> {
+    let Some(program) = tool("prometheus-alertmanager") else {
+        say("Alertmanager is not there, alerting was not tried: run .ci/prometheus");
+        return None;
+    };
+    if program.ends_with("prometheus-alertmanager") && !Path::new(TEMPLATES).is_file() {
+        say("Alertmanager does not start without its templates: run .ci/prometheus as root");
+        return None;
+    }
+    Some(program)
+}
+
+/// Alertmanager with the repository's routing, on this address.
+fn manager(folder: &Path, program: PathBuf, address: &str, receiver: &Receiver) -> Result<Process> {
+    let routing = Files::routing(receiver)?.write(folder)?;
+    let arguments = [
+        format!("--config.file={}", routing.display()),
+        format!("--storage.path={}", folder.join("alertmanager").display()),
+        format!("--web.listen-address={address}"),
+        "--cluster.listen-address=".to_owned(),
+    ];
+    start("alertmanager", program, folder, &arguments)
+}
+
+fn start(name: &str, program: PathBuf, folder: &Path, arguments: &[String]) -> Result<Process> {
+    let mut spec = Spec::new(name, program, folder, folder.join(format!("{name}.log")));
+    spec.args = arguments.iter().map(Into::into).collect();
+    Process::start(spec)
+}
+
+/// Tells Alertmanager of alerts with these labels, as soon as it answers.
+async fn tell(url: &str, labels: &[Value]) -> Result<()> {
+    let alerts: Vec<Value> = labels.iter().map(|labels| json!({ "labels": labels })).collect();
+    let body = serde_json::to_vec(&alerts)?;
+    let began = Instant::now();
+    loop {
+        let request = reqwest::Client::new().post(url).header("content-type", "application/json");
+        match request.body(body.clone()).send().await {
+            Ok(answer) if answer.status().is_success() => return Ok(()),
+            other => ensure!(began.elapsed() < Duration::from_secs(30), "not taken: {other:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// Waits until the alerts of these names are muted, and no others.
+async fn until_muted(url: &str, expected: &[&str]) -> Result<()> {
+    let began = Instant::now();
+    loop {
+        let answer = reqwest::get(url).await?.bytes().await?;
+        let known: Vec<Known> = serde_json::from_slice(&answer)?;
+        let muted = known.into_iter().filter(|alert| !alert.status.muted_by.is_empty());
+        let mut muted: Vec<String> = muted.map(|alert| alert.labels["alertname"].clone()).collect();
+        muted.sort();
+        if muted == expected {
+            return Ok(());
+        }
+        ensure!(began.elapsed() < Duration::from_secs(30), "muted are {muted:?}, not {expected:?}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// An alert as Alertmanager lists it.
+#[derive(Deserialize)]
+struct Known {
+    labels: BTreeMap<String, String>,
+    status: Muting,
+}
+
+#[derive(Deserialize)]
+struct Muting {
+    #[serde(rename = "inhibitedBy")]
+    muted_by: Vec<String>,
+}
+
 /// The two processes; dropping them ends them.
 struct Alerting {
     url: String,
@@ -94,20 +186,7 @@ impl Alerting {
     ) -> Result<Self> {
         let (web, alerts) = (local::ports::reserve()?, local::ports::reserve()?);
         let alerts = format!("127.0.0.1:{}", alerts.number());
-        let scraping = Files::scraping(system, &alerts)?;
-        let (scraping, routing) =
-            (scraping.write(folder)?, Files::routing(receiver)?.write(folder)?);
-        let start = |name: &str, program: PathBuf, args: &[String]| {
-            let mut spec = Spec::new(name, program, folder, folder.join(format!("{name}.log")));
-            spec.args = args.iter().map(Into::into).collect();
-            Process::start(spec)
-        };
-        let manager = [
-            format!("--config.file={}", routing.display()),
-            format!("--storage.path={}", folder.join("alertmanager").display()),
-            format!("--web.listen-address={alerts}"),
-            "--cluster.listen-address=".to_owned(),
-        ];
+        let scraping = Files::scraping(system, &alerts)?.write(folder)?;
         let server = [
             format!("--config.file={}", scraping.display()),
             format!("--storage.tsdb.path={}", folder.join("prometheus").display()),
@@ -115,8 +194,8 @@ impl Alerting {
         ];
         Ok(Self {
             url: format!("http://127.0.0.1:{}", web.number()),
-            _alertmanager: start("alertmanager", alertmanager, &manager)?,
-            _prometheus: start("prometheus", prometheus, &server)?,
+            _alertmanager: manager(folder, alertmanager, &alerts, receiver)?,
+            _prometheus: start("prometheus", prometheus, folder, &server)?,
         })
     }
 
@@ -229,11 +308,7 @@ impl Receiver {
         let told = Arc::<Mutex<Vec<_>>>::default();
         let keep = told.clone();
         tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let keep = keep.clone();
-                let answer = service_fn(move |request| take(request, keep.clone()));
-                tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), answer));
-            }
+            serve(&listener, move |request| take(request, keep.clone())).await;
         });
         Ok(Self { port, told })
     }

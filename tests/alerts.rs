@@ -113,25 +113,41 @@ fn pages_and_dashboards_name_what_is_exported() -> Result<()> {
 }
 
 #[test]
-fn commands_of_runbooks_exist() -> Result<()> {
+fn commands_of_runbooks_exist_with_their_flags() -> Result<()> {
     let tillroll = local::services::binary("tillroll")?;
-    let mut tried = 0;
-    for page in pages()? {
-        let text = fs::read_to_string(&page)?;
-        let quoted = text.split('`').skip(1).step_by(2).map(str::to_owned);
-        for command in commands(&text).into_iter().chain(quoted) {
-            let Some(arguments) = command.strip_prefix("tillroll ") else { continue };
-            let path = arguments
-                .split(' ')
-                .take_while(|word| word.chars().all(|c| c.is_ascii_lowercase()));
+    let (mut tried, mut flags) = (0, 0);
+    let mut pages = files(&repository().join("runbooks"), "md")?;
+    pages.push(repository().join("README.md"));
+    for page in pages {
+        for command in tillroll_commands(&fs::read_to_string(&page)?) {
+            let path = command.split(' ').skip(1).take_while(|word| {
+                !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase())
+            });
             // The last word may be an argument: asked for help, nothing is done with it.
             let done = Command::new(&tillroll).args(path).arg("--help").output()?;
             ensure!(done.status.success(), "{}: there is no `{command}`", page.display());
+            let help = String::from_utf8(done.stdout)?;
+            let known = options(&help);
+            for flag in command.split(' ').filter(|word| word.starts_with("--")) {
+                let flag = flag.split('=').next().unwrap_or(flag);
+                let page = page.display();
+                ensure!(known.contains(flag), "{page}: `{command}`: there is no {flag}:\n{help}");
+                flags += 1;
+            }
             tried += 1;
         }
     }
-    ensure!(tried > 3, "{tried} commands found");
+    ensure!(tried > 20 && flags > 10, "{tried} commands and {flags} flags found");
     Ok(())
+}
+
+#[test]
+fn commands_and_options_are_found_in_texts() {
+    let page = "Say `tillroll dlq list`, or\n\n```sh\ntillroll why <order> --json | jq .  # all\n```\nand `tillroll`.";
+    assert_eq!(tillroll_commands(page), ["tillroll dlq list", "tillroll why <order> --json"]);
+    let help = "Usage: tillroll x [--no]\n\nOptions:\n      --brokers <B>  As --other has it\n  \
+                -h, --help  Print\n\nExamples:\n  tillroll x \\\n      --never y\n";
+    assert_eq!(options(help), ["--brokers", "--help"].map(str::to_owned).into());
 }
 
 #[test]
@@ -188,6 +204,28 @@ fn stem(file: &Path) -> String {
 fn commands(page: &str) -> Vec<String> {
     let blocks = page.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
     blocks.flat_map(str::lines).map(str::to_owned).collect()
+}
+
+/// The operator's commands in a text, quoted or on lines of their own, without what they are piped into.
+fn tillroll_commands(text: &str) -> Vec<String> {
+    let begins = |at: usize| at == 0 || text[..at].ends_with(['`', '\n']);
+    let found = text.match_indices("tillroll ").filter(|(at, _)| begins(*at));
+    found
+        .map(|(at, _)| {
+            let end = text[at..].find(['`', '\n', '|', '#']).map_or(text.len(), |end| at + end);
+            text[at..end].trim().to_owned()
+        })
+        .collect()
+}
+
+/// The options that a command lists in its help; its examples may show those of others.
+fn options(help: &str) -> BTreeSet<String> {
+    let listed = help.split("Options:").nth(1).unwrap_or_default();
+    let listed = listed.split("Examples:").next().unwrap_or_default();
+    let lines = listed.lines().map(str::trim_start).filter(|line| line.starts_with('-'));
+    let named =
+        |line: &str| line.split([' ', ',']).find(|w| w.starts_with("--")).map(str::to_owned);
+    lines.filter_map(named).collect()
 }
 
 /// The labels of a series as it is scraped; `None` if nobody exports it.

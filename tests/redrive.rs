@@ -122,7 +122,9 @@ async fn redriven(system: &System) -> Result<()> {
 
     // In vain, as long as the cause is not mended: a letter again, one attempt older, in its turn.
     let vain = ["dlq", "redrive", "--topic", "orders", "--limit", "1", "--because", "a try"];
-    tillroll(system, &vain).await?.ended(0)?;
+    let vain = tillroll(system, &vain).await?.ended(4)?;
+    let more = format!("{} letters more than --limit", ORDERS + CONFLICTS - 1);
+    ensure!(vain.messages.contains(&more), "{}", vain.messages);
     let list = waiting(system, LETTERS).await?;
     let letters = list["letters"].as_array().context("letters")?;
     let older = letters.iter().find(|letter| letter["attempts"] == 1).context("an attempt")?;

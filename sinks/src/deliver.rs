@@ -14,6 +14,7 @@ pub(crate) mod health;
 pub(crate) mod intake;
 pub(crate) mod log;
 pub(crate) mod member;
+pub(crate) mod positions;
 pub(crate) mod worker;
 
 use std::cmp::Ordering;

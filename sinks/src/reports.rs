@@ -16,7 +16,7 @@ mod rows;
 
 use anyhow::Result;
 use clickhouse::{Client, Compression};
-use events::topics::{ORDER_STATUS, STOCK_MOVEMENTS, Topic};
+use events::topics::{self, Topic};
 
 use crate::batch::Limits;
 use crate::config::{Batches, ClickHouse};
@@ -66,7 +66,7 @@ impl Sink for Reports {
     }
 
     fn topics(&self) -> &'static [&'static Topic] {
-        &[&ORDER_STATUS, &STOCK_MOVEMENTS]
+        topics::REPORTED
     }
 
     fn limits(&self) -> Limits {

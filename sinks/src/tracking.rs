@@ -12,7 +12,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use events::topics::{ORDER_CONFLICTS, ORDER_STATUS, STOCK_LEVELS, STOCK_MOVEMENTS, Topic};
+use events::topics::{self, Topic};
 use tokio_postgres::NoTls;
 use wire::config::Postgres;
 
@@ -90,7 +90,7 @@ impl Sink for Tracking {
     }
 
     fn topics(&self) -> &'static [&'static Topic] {
-        &[&ORDER_STATUS, &STOCK_LEVELS, &ORDER_CONFLICTS, &STOCK_MOVEMENTS]
+        topics::TRACKED
     }
 
     fn limits(&self) -> Limits {

@@ -12,12 +12,6 @@ use rdkafka::{Offset, TopicPartitionList};
 
 /// The processors' consumer group, as their `default.toml` names it.
 const PROCESSORS: &str = "processors";
-/// What they read.
-const INBOXES: [Topic; 4] =
-    [topics::ORDERS, topics::ORDER_OUTCOMES, topics::STOCK, topics::COURIERS];
-/// What the sink `tracking` reads.
-const TRACKED: [Topic; 4] =
-    [topics::ORDER_STATUS, topics::ORDER_CONFLICTS, topics::STOCK_LEVELS, topics::STOCK_MOVEMENTS];
 const ANSWERS: Duration = Duration::from_secs(15);
 
 /// Where a reader goes on: topic, partition, next offset.
@@ -52,7 +46,7 @@ impl Lag {
         let lag = self.clone();
         tokio::task::spawn_blocking(move || {
             let mut asked = TopicPartitionList::new();
-            for topic in INBOXES {
+            for topic in topics::INBOXES {
                 asked.add_partition_range(topic.name, 0, lag.partitions - 1);
             }
             let committed = lag.consumer().committed_offsets(asked, ANSWERS)?;
@@ -89,8 +83,10 @@ impl Lag {
         let topic = topics::ORDER_STATUS.name;
         let reports: Vec<Position> =
             written.into_iter().map(|(p, next)| (topic.to_owned(), p, next)).collect();
-        let (tracking, reports) =
-            (self.complete(&TRACKED, tracking), self.complete(&[topics::ORDER_STATUS], reports));
+        let (tracking, reports) = (
+            self.complete(topics::TRACKED, tracking),
+            self.complete(&[&topics::ORDER_STATUS], reports),
+        );
         let lag = self.clone();
         tokio::task::spawn_blocking(move || Ok(lag.count(&tracking)? + lag.count(&reports)?))
             .await?
@@ -101,7 +97,7 @@ impl Lag {
     }
 
     /// A partition that a sink says nothing of is one that it has not begun.
-    fn complete(&self, topics: &[Topic], known: Vec<Position>) -> Vec<Position> {
+    fn complete(&self, topics: &[&Topic], known: Vec<Position>) -> Vec<Position> {
         let each = topics.iter().flat_map(|t| (0..self.partitions).map(move |p| (t.name, p)));
         each.map(|(topic, partition)| {
             let next = known.iter().find(|k| k.0 == topic && k.1 == partition).map_or(0, |k| k.2);

@@ -14,7 +14,6 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
-use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::util::Timeout;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
@@ -180,7 +179,7 @@ fn fill(brokers: &str, partitions: i32, orders: &[Sample]) -> Result<()> {
         let partition = i32::try_from(n)? % partitions;
         send(&producer, IN, partition, order)?;
     }
-    drain(&producer);
+    drain(&producer)?;
     Ok(())
 }
 
@@ -218,7 +217,7 @@ fn run(brokers: &str, partitions: i32, flows: &mut [Flow]) -> Result<f64> {
             orders += 1;
             producer.poll(Duration::ZERO);
         }
-        drain(&producer);
+        drain(&producer)?;
         for (partition, position) in positions.iter().enumerate().filter(|(_, p)| **p > 0) {
             let offset = Offset::Offset(*position);
             next.add_partition_offset(IN, i32::try_from(partition)?, offset)?;
@@ -255,28 +254,15 @@ fn write(
 
 fn send(producer: &BaseProducer, topic: &str, partition: i32, sample: &Sample) -> Result<()> {
     let origin = Header { key: events::ORIGIN_HEADER, value: Some(ORIGIN) };
-    let mut record = BaseRecord::to(topic)
+    let record = BaseRecord::to(topic)
         .partition(partition)
         .key(&sample.key)
         .payload(&sample.value)
         .headers(OwnedHeaders::new_with_capacity(1).insert(origin));
-    loop {
-        match producer.send(record) {
-            Ok(()) => return Ok(()),
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
-                record = back;
-                producer.poll(Duration::from_millis(1));
-            }
-            Err((error, _)) => return Err(error.into()),
-        }
-    }
+    Ok(wire::client::send(producer, record)?)
 }
 
-fn drain(producer: &BaseProducer) {
-    // Skips the linger; what it says about time is of no interest.
-    let _ = producer.flush(Duration::ZERO);
-    while producer.in_flight_count() > 0 {
-        producer.poll(Duration::ZERO);
-        std::thread::sleep(Duration::from_micros(300));
-    }
+fn drain(producer: &BaseProducer) -> Result<()> {
+    ensure!(wire::client::drain(producer, ANSWERS * 4), "Kafka acknowledges nothing");
+    Ok(())
 }

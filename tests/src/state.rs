@@ -15,7 +15,7 @@ use events::topics::{self, PROCESSORS, STOCK};
 use events::{Codec, Fingerprint, Merchant, OrderId, ReceiptId, Sku, StockReceived, WarehouseCode};
 use local::{Component, Service, Stack};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::{Offset, TopicPartitionList};
@@ -114,16 +114,11 @@ fn fill(
                 requested_by: "".into(),
             };
             let value = codec.to_bytes(&record.into());
-            let mut record = BaseRecord::to(STOCK.name)
+            let record = BaseRecord::to(STOCK.name)
                 .partition(topics::partition_for(key.as_bytes(), partitions))
                 .key(&key)
                 .payload(&value);
-            while let Err((error, back)) = producer.send(record) {
-                let full = RDKafkaErrorCode::QueueFull;
-                ensure!(error.rdkafka_error_code() == Some(full), "receipts not written: {error}");
-                producer.poll(Duration::from_millis(20));
-                record = back;
-            }
+            wire::client::send(&producer, record).context("receipts not written")?;
         }
     }
     Ok(producer.flush(Duration::from_secs(60))?)

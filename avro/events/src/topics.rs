@@ -154,6 +154,15 @@ pub const ALL: &[Topic] = &[
 /// Processors, each with a changelog.
 pub const PROCESSORS: &[&str] = &["orders", "stock", "couriers"];
 
+/// What the processors read.
+pub const INBOXES: &[&Topic] = &[&ORDERS, &ORDER_OUTCOMES, &STOCK, &COURIERS];
+
+/// What the sink `tracking` reads.
+pub const TRACKED: &[&Topic] = &[&ORDER_STATUS, &STOCK_LEVELS, &ORDER_CONFLICTS, &STOCK_MOVEMENTS];
+
+/// What the sink `reports` reads.
+pub const REPORTED: &[&Topic] = &[&ORDER_STATUS, &STOCK_MOVEMENTS];
+
 /// Name of a processor's changelog topic.
 pub fn changelog(processor: &str) -> String {
     format!("{processor}-changelog")

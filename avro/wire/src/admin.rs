@@ -11,6 +11,8 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::types::RDKafkaErrorCode;
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+/// Dead letters are kept this much longer than their records.
+const DEAD_LETTER_DAYS: i64 = 30;
 const TIMEOUT: Duration = Duration::from_secs(15);
 /// KIP-464: the brokers' own `default.replication.factor`.
 const BROKERS_DEFAULT: i32 = -1;
@@ -111,6 +113,15 @@ impl Specification {
     }
 }
 
+/// How long a topic's dead letters are kept, -1 for good. They have the times of their records, and a record
+/// can be refused at its last moment: a sink that begins anew reads everything that its topic has.
+fn dead_letters_ms(of: Retention) -> i64 {
+    match of {
+        Retention::Days(days) => (i64::from(days) + DEAD_LETTER_DAYS) * DAY_MS,
+        Retention::Forever | Retention::Compacted => -1,
+    }
+}
+
 fn specifications() -> Vec<Specification> {
     let mut all = Vec::new();
     for topic in topics::ALL {
@@ -124,7 +135,7 @@ fn specifications() -> Vec<Specification> {
             Retention::Compacted => config.push(("cleanup.policy", "compact".to_string())),
         }
         all.push(Specification::new(topic.name.to_string(), false, config));
-        let kept = vec![("retention.ms", (30 * DAY_MS).to_string())];
+        let kept = vec![("retention.ms", dead_letters_ms(topic.retention).to_string())];
         all.push(Specification::new(topics::dead_letters(topic.name), true, kept));
     }
     for processor in topics::PROCESSORS {
@@ -136,4 +147,24 @@ fn specifications() -> Vec<Specification> {
         all.push(Specification::new(topics::changelog(processor), false, config));
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dead_letter_outlives_its_record() {
+        let specifications = specifications();
+        for topic in topics::ALL {
+            let name = topics::dead_letters(topic.name);
+            let queue = specifications.iter().find(|s| s.name == name).expect("each has a queue");
+            let kept = queue.config.iter().find(|(key, _)| *key == "retention.ms");
+            let kept: i64 = kept.expect("it says how long").1.parse().expect("a number");
+            match topic.retention {
+                Retention::Days(days) => assert!(kept >= (i64::from(days) + 30) * DAY_MS, "{name}"),
+                Retention::Forever | Retention::Compacted => assert_eq!(kept, -1, "{name}"),
+            }
+        }
+    }
 }

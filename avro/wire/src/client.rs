@@ -1,10 +1,23 @@
-//! Kafka clients: every option that correctness depends on is set here, explicitly.
+//! Kafka clients: every option that correctness depends on is set here, explicitly; and how records go into
+//! a transaction and are waited for.
+//!
+//! `Producer::flush` and `poll` cost up to 100 ms as they stand, so draining is `flush(0)` once, which skips
+//! the linger, then `poll(0)` until nothing is in flight.
+
+use std::time::{Duration, Instant};
 
 use events::topics;
 use rdkafka::ClientConfig;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::ToBytes;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 
 /// Longest a transaction may stay open; brokers end it after that.
 const TRANSACTION_TIMEOUT_MS: u32 = 10_000;
+/// Pause between two looks whether everything is acknowledged.
+const DRAIN_POLL: Duration = Duration::from_micros(300);
+/// How long a full queue is served before it is tried again.
+const QUEUE_FULL_POLL: Duration = Duration::from_millis(5);
 
 /// Options of every client.
 fn base(brokers: &str, client_id: &str) -> ClientConfig {
@@ -57,6 +70,51 @@ pub fn transactional_producer(
         .set("queue.buffering.max.messages", "1000000")
         .set("queue.buffering.max.kbytes", "1048576");
     config
+}
+
+/// Hands a record to a producer; waits while its queue is full.
+///
+/// # Errors
+/// When librdkafka refuses the record for another reason.
+pub fn send<C: ProducerContext, K: ToBytes + ?Sized, P: ToBytes + ?Sized>(
+    producer: &BaseProducer<C>,
+    mut record: BaseRecord<'_, K, P, C::DeliveryOpaque>,
+) -> Result<(), KafkaError> {
+    loop {
+        match producer.send(record) {
+            Ok(()) => return Ok(()),
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                record = back;
+                producer.poll(QUEUE_FULL_POLL);
+            }
+            Err((error, _)) => return Err(error),
+        }
+    }
+}
+
+/// Lets go what lingers, without waiting for it.
+pub fn hurry<C: ProducerContext>(producer: &BaseProducer<C>) {
+    // That it is not done at once is no error.
+    let _ = producer.flush(Duration::ZERO);
+}
+
+/// Serves delivery reports, and says whether there is one for every record. Does not wait.
+pub fn drained<C: ProducerContext>(producer: &BaseProducer<C>) -> bool {
+    producer.poll(Duration::ZERO);
+    producer.in_flight_count() == 0
+}
+
+/// Waits until there is a delivery report for every record; `false` if that takes longer than `at_most`.
+pub fn drain<C: ProducerContext>(producer: &BaseProducer<C>, at_most: Duration) -> bool {
+    let began = Instant::now();
+    hurry(producer);
+    while !drained(producer) {
+        if began.elapsed() >= at_most {
+            return false;
+        }
+        std::thread::sleep(DRAIN_POLL);
+    }
+    true
 }
 
 /// A consumer of committed records that is assigned by hand and keeps its positions elsewhere.

@@ -25,7 +25,7 @@ pub mod ports;
 pub mod postgres;
 pub mod process;
 pub mod registry;
-mod serve;
+pub mod serve;
 pub mod services;
 pub mod stack;
 pub mod tools;

@@ -1,5 +1,5 @@
-//! HTTP as this crate's servers speak it: connections are answered side by side, and a failing one ends
-//! alone.
+//! HTTP as this crate's servers and the tests' speak it: connections are answered side by side, and a
+//! failing one ends alone.
 
 use std::error::Error;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 
 /// Answers every request on this listener until the returned future is dropped; connections that are
 /// open by then go on. An error of `answer` closes its connection without a response.
-pub(crate) async fn serve<A, R, B, E>(listener: &TcpListener, answer: A)
+pub async fn serve<A, R, B, E>(listener: &TcpListener, answer: A)
 where
     A: Fn(Request<Incoming>) -> R + Clone + Send + 'static,
     R: Future<Output = Result<Response<B>, E>> + Send + 'static,

@@ -68,11 +68,20 @@ impl Processor {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
     fn processors_and_changelogs_agree() {
         let names: Vec<_> = ALL.iter().map(|p| p.name).collect();
         assert_eq!(names, topics::PROCESSORS);
+    }
+
+    #[test]
+    fn processors_and_inboxes_agree() {
+        let read: BTreeSet<&str> = ALL.iter().flat_map(Processor::inboxes).collect();
+        let inboxes: BTreeSet<&str> = topics::INBOXES.iter().map(|topic| topic.name).collect();
+        assert_eq!(read, inboxes);
     }
 }

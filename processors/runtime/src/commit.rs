@@ -1,7 +1,4 @@
 //! A transactional producer as the stream thread's algorithm wants it.
-//!
-//! `Producer::flush` and `poll` cost up to 100 ms as they stand, so draining is
-//! `flush(0)` once (skips the linger), then `poll(0)` until nothing is in flight.
 
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
@@ -13,7 +10,7 @@ use machines::footer::BATCH_HEADER;
 use machines::task::Rejected;
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::ConsumerGroupMetadata;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, Message, OwnedHeaders};
 use rdkafka::producer::{
     BaseProducer, BaseRecord, DeliveryResult, NoCustomPartitioner, Producer, ProducerContext,
@@ -114,29 +111,20 @@ impl stream::Producer for TransactionalProducer {
                 (record.key, record.payload) = (letter.key, letter.value);
             }
         }
-        loop {
-            match self.producer.send(record) {
-                Ok(()) => return Ok(()),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
-                    record = back;
-                    self.producer.poll(Duration::from_millis(5));
-                }
-                Err((error, _)) => return Err(error).context("a record cannot be produced"),
-            }
-        }
+        wire::client::send(&self.producer, record).context("a record cannot be produced")
     }
 
     fn hurry(&mut self) {
-        let _ = self.producer.flush(Duration::ZERO);
+        wire::client::hurry(&self.producer);
     }
 
     fn drained(&mut self) -> Result<bool> {
-        self.producer.poll(Duration::ZERO);
+        let drained = wire::client::drained(&self.producer);
         let failed = &self.producer.context().failed;
         if let Some(error) = failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
             return Err(error).context("a record was not delivered");
         }
-        Ok(self.producer.in_flight_count() == 0)
+        Ok(drained)
     }
 
     fn footers(&mut self) -> Vec<(usize, i64)> {

@@ -11,8 +11,11 @@
 //! stood under their keys, and a decision for each. A crash leaves both or neither. A run first makes its
 //! producer ready under the one `transactional.id` of these commands, which ends what an earlier run left
 //! open and shuts that run out if it lives; then it reads the queues up to where they ended, waiting for
-//! whatever transaction is open in them; and then it passes over what is decided. Offsets of a consumer
-//! group would be simpler, but say nothing about letters that a filter took out of the middle.
+//! whatever transaction is open in them; and then it passes over what is decided. After a slow commit it
+//! begins like that again with the rest: its producer must be made anew, and until then another run may
+//! have written. Offsets of a consumer group would be simpler, but say nothing about letters that a filter
+//! took out of the middle. Only places, keys and headers are held in memory; values are read batch by batch,
+//! before the transaction that sends them.
 //!
 //! A redriven record is a new record of its topic, with its own headers (a sink's `origin` included) and
 //! those that count its redrives. A processor that refused the record had taken it for read, so it
@@ -27,11 +30,14 @@ mod filter;
 mod ledger;
 mod letter;
 mod list;
+mod outcome;
 mod plan;
 mod queue;
 mod redrive;
 mod show;
+mod superseded;
 mod told;
+mod values;
 
 use std::process::ExitCode;
 
@@ -66,13 +72,17 @@ Examples:
 Mend the cause first: what is refused again is a letter again, one attempt older. Safe to repeat: what was
 sent back is not sent again. A letter does not overtake an earlier one of its key; redrive or drop both.
 
-Exit codes: 0 all that were asked for, 1 some were left (the reason is printed) or nothing could be done")]
+Exit codes: 0 all that were asked for; 1 some were left (the reason is printed), or nothing could be done;
+4 done up to --limit, and more wait: run the same command again")]
     Redrive(redrive::Redrive),
     /// Give letters up: they are no longer listed, and never sent back
     #[command(after_help = "\
 Examples:
   tillroll dlq drop orders/3/9 --because 'a test of a client, no order'
-  tillroll dlq drop --topic stock --reason 'wire format' --dry-run")]
+  tillroll dlq drop --topic stock --reason 'wire format' --dry-run
+
+Exit codes: 0 all that were asked for; 1 nothing could be done; 4 done up to --limit, and more wait: run the
+same command again")]
     Drop(redrive::Change),
     /// Say who sent back or gave up what, when and why
     #[command(after_help = "\

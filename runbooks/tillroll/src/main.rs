@@ -41,7 +41,8 @@ Exit codes:
   0  done
   1  failed: Kafka, the registry, ClickHouse or a file refused; the message says what to do
   2  wrong usage; of `tillroll status`: broken
-  3  an input file is unusable; nothing was changed";
+  3  an input file is unusable; nothing was changed
+  4  `tillroll dlq redrive` and `drop`: done up to --limit, and more wait: run it again";
 
 /// Sets up and operates Tillroll.
 #[derive(Parser)]

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use events::topics::{ORDER_STATUS, STOCK_MOVEMENTS};
+use events::topics::REPORTED;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
 
@@ -18,8 +18,6 @@ use crate::report::query::Database;
 const GROUP: &str = "reports";
 /// Tables that are filled from the log.
 const TABLES: [&str; 4] = ["order_lines", "order_events", "order_states", "stock_movements"];
-/// Topics that the sink reads.
-const TOPICS: [&str; 2] = [ORDER_STATUS.name, STOCK_MOVEMENTS.name];
 const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// `tillroll reports …`
@@ -116,7 +114,7 @@ fn rewind(brokers: &str) -> Result<i64> {
         .context("no client of Kafka")?;
     let mut list = TopicPartitionList::new();
     let mut records = 0;
-    for topic in TOPICS {
+    for topic in REPORTED.iter().map(|topic| topic.name) {
         let metadata = consumer
             .fetch_metadata(Some(topic), TIMEOUT)
             .with_context(|| format!("Kafka does not answer at {brokers}"))?;
@@ -127,7 +125,7 @@ fn rewind(brokers: &str) -> Result<i64> {
             records += end - first;
         }
     }
-    ensure!(list.count() > 0, "topic {} is missing: run `tillroll setup`", TOPICS[0]);
+    ensure!(list.count() > 0, "topic {} is missing: run `tillroll setup`", REPORTED[0].name);
     consumer.commit(&list, CommitMode::Sync).context(
         "Kafka does not move the group `reports`: stop the sink first, and wait ten seconds if it \
          was killed",

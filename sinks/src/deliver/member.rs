@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -22,12 +22,12 @@ use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use wire::config::Registry;
-use wire::telemetry::{LAG_RECORDS, LAG_SECONDS};
 
 use super::dead_letters::DeadLetters;
 use super::health::{Health, Progress};
 use super::intake::Intake;
 use super::log::Log;
+use super::positions::Positions;
 use super::worker::{self, Task};
 use super::{Place, Sink, now};
 
@@ -123,10 +123,8 @@ struct Member<S: Sink> {
     dead_letters: DeadLetters,
     starts: (mpsc::Sender<Start>, mpsc::Receiver<Start>),
     running: BTreeMap<Place, Running>,
-    progress: Arc<Mutex<Positions>>,
+    positions: Positions,
 }
-
-type Positions = BTreeMap<Place, Arc<Progress>>;
 
 /// How a membership ended.
 enum End {
@@ -196,7 +194,7 @@ impl<S: Sink> Member<S> {
             dead_letters,
             starts: mpsc::channel(),
             running: BTreeMap::new(),
-            progress: Arc::default(),
+            positions: Positions::of(name),
         })
     }
 
@@ -295,7 +293,7 @@ impl<S: Sink> Member<S> {
             stop: stopped,
         };
         let join = self.runtime.spawn(worker::serve(self.sink.clone(), task));
-        self.positions().insert(place, progress.clone());
+        self.positions.insert(place, progress.clone());
         self.running.insert(place, Running { stop, join, progress, fetching: false });
     }
 
@@ -340,26 +338,22 @@ impl<S: Sink> Member<S> {
         self.consumer.incremental_unassign(&list).context("giving partitions back")
     }
 
-    fn positions(&self) -> MutexGuard<'_, Positions> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Compares each partition's position with the end of its log, now and then; by that it also
     /// finds out whether Kafka answers.
     fn sample_lag(&self) -> JoinHandle<()> {
-        let (log, positions) = (Log::new(self.consumer.clone()), self.progress.clone());
-        let (group, health) = (self.sink.name(), self.health.clone());
+        let (log, positions) = (Log::new(self.consumer.clone()), self.positions.clone());
+        let health = self.health.clone();
         self.runtime.spawn(async move {
             loop {
                 tokio::time::sleep(LAG_INTERVAL).await;
-                let known = positions.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 // Age needs no answer from Kafka, which may be what is down.
-                for (place, progress) in &known {
-                    LAG_SECONDS
-                        .with_label_values(&[group, place.topic.name, &place.partition.to_string()])
-                        .set(progress.lag_seconds(now()));
+                positions.export_seconds(now());
+                let places = positions.places();
+                if places.is_empty() {
+                    // Nothing waits for Kafka, and nobody asks whether it answers again.
+                    health.solved("kafka");
                 }
-                for (place, progress) in known {
+                for place in places {
                     let end = match log.bounds(place).await {
                         Ok((_, end)) => end,
                         Err(failure) => {
@@ -368,10 +362,7 @@ impl<S: Sink> Member<S> {
                         }
                     };
                     health.solved("kafka");
-                    let partition = place.partition.to_string();
-                    LAG_RECORDS
-                        .with_label_values(&[group, place.topic.name, &partition])
-                        .set(progress.lag(end));
+                    positions.export_records(place, end);
                 }
             }
         })
@@ -400,11 +391,7 @@ impl<S: Sink> Member<S> {
             }
         });
         self.health.solved(&place.to_string());
-        self.positions().remove(&place);
-        let partition = place.partition.to_string();
-        let labels = [self.sink.name(), place.topic.name, &partition];
-        let _ = LAG_RECORDS.remove_label_values(&labels);
-        let _ = LAG_SECONDS.remove_label_values(&labels);
+        self.positions.remove(place);
         tracing::info!(sink = self.sink.name(), %place, "given back");
     }
 }

@@ -1,21 +1,16 @@
 //! Reads `courier-decisions` to its end, and shows what the lab makes of it.
 
-use std::time::{Duration, Instant};
+use std::collections::BTreeMap;
 
 use anyhow::{Result, ensure};
 use events::topics::COURIER_DECISIONS;
 use events::{Codec, CourierCode, Record};
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
-use rdkafka::{Offset, TopicPartitionList};
 
 use super::lab::{History, Policy};
 use crate::connection::Connection;
+use crate::log::{Log, Wanted};
 use crate::output;
-
-/// Without a record for so long, Kafka is held to be gone.
-const ANSWERS: Duration = Duration::from_secs(15);
 
 pub(super) async fn league(connection: &Connection, json: bool) -> Result<()> {
     let table = read(connection).await?.league();
@@ -55,30 +50,21 @@ async fn read(connection: &Connection) -> Result<History> {
 
 /// Committed records only, from the beginning to what is the end now.
 fn read_all(brokers: &str, codec: &Codec) -> Result<History> {
-    let partitions = wire::admin::partitions(brokers)?;
-    let consumer: BaseConsumer = wire::client::assigned_consumer(brokers, "tillroll").create()?;
-    let mut list = TopicPartitionList::new();
-    for partition in 0..partitions {
-        list.add_partition_offset(COURIER_DECISIONS.name, partition, Offset::Beginning)?;
+    let log = Log::connect(brokers)?;
+    let topic = COURIER_DECISIONS.name;
+    let mut ranges = BTreeMap::new();
+    for partition in log.partitions(topic)? {
+        ranges.insert(partition, log.bounds(topic, partition)?);
     }
-    consumer.assign(&list)?;
-    let mut history = History::default();
-    let (mut open, mut heard, mut strange) = (partitions, Instant::now(), 0_u64);
-    while open > 0 {
-        ensure!(heard.elapsed() < ANSWERS, "Kafka does not answer: try again");
-        match consumer.poll(Duration::from_millis(100)) {
-            None => continue,
-            Some(Ok(message)) => match codec.decode(message.payload().unwrap_or_default()) {
-                Ok(Record::CourierDecided(decided)) => history.decided(decided),
-                Ok(Record::DeliveryJudged(judged)) => history.judged(judged),
-                Ok(_) | Err(_) => strange += 1,
-            },
-            Some(Err(KafkaError::PartitionEOF(_))) => open -= 1,
-            // Brokers come and go; the silence above bounds it.
-            Some(Err(_)) => continue,
+    let (mut history, mut strange) = (History::default(), 0_u64);
+    log.read(topic, &ranges, |message| {
+        match codec.decode(message.payload().unwrap_or_default()) {
+            Ok(Record::CourierDecided(decided)) => history.decided(decided),
+            Ok(Record::DeliveryJudged(judged)) => history.judged(judged),
+            Ok(_) | Err(_) => strange += 1,
         }
-        heard = Instant::now();
-    }
+        Wanted::More
+    })?;
     if strange > 0 {
         output::message(&format!("tillroll: {strange} records of another version left out"));
     }

@@ -7,18 +7,30 @@ use events::topics;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use wire::client;
 
 use super::letter::{
     ATTEMPTS_HEADER, Action, BY_HEADER, DECISION_HEADER, FIRST_HEADER, LETTER_HEADER, Letter,
     REDRIVEN_BY_HEADER, REDRIVEN_WHY_HEADER, WHY_HEADER,
 };
+use super::values::Valued;
 
 /// One for all runs of these commands: a run shuts the one before it out.
 const TRANSACTIONAL_ID: &str = "tillroll-dlq";
 const ANSWERS: Duration = Duration::from_secs(15);
 /// A commit that took this long may have been sent twice by librdkafka, and the second one could end the
-/// next transaction: it gets a producer of its own (see `wire::client::transactional_producer`).
+/// next transaction: that needs a producer of its own (see `wire::client::transactional_producer`).
 const SLOW: Duration = Duration::from_millis(400);
+
+/// How a commit went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Commit {
+    /// The ledger is as good as before.
+    Quick,
+    /// The ledger must not be used again. Until another one is open anybody may write, so what was read
+    /// from the queues before is not to be relied on.
+    Slow,
+}
 
 /// Who does it, and why.
 #[derive(Debug, Clone, Copy)]
@@ -30,7 +42,6 @@ pub(crate) struct Signed<'a> {
 /// The writer of decisions. Every call blocks.
 pub(crate) struct Ledger {
     producer: BaseProducer,
-    brokers: String,
 }
 
 impl Ledger {
@@ -39,88 +50,64 @@ impl Ledger {
     /// # Errors
     /// When Kafka does not answer.
     pub(crate) fn open(brokers: &str) -> Result<Self> {
-        let config =
-            wire::client::transactional_producer(brokers, TRANSACTIONAL_ID, TRANSACTIONAL_ID);
+        let config = client::transactional_producer(brokers, TRANSACTIONAL_ID, TRANSACTIONAL_ID);
         let producer: BaseProducer = config.create().context("no client of Kafka")?;
         producer.init_transactions(ANSWERS).with_context(|| {
             format!("Kafka at {brokers} does not make a transaction ready: nothing was changed")
         })?;
-        Ok(Self { producer, brokers: brokers.to_owned() })
+        Ok(Self { producer })
     }
 
-    /// Decides about letters, all of them or none; a redrive appends their records where they stood.
+    /// Decides about letters, all of them or none; a redrive appends their records, values as given, where
+    /// they stood.
     ///
     /// # Errors
     /// When Kafka does not answer or refuses, or another run has begun. What came of these letters is then
     /// known by the next run.
     pub(crate) fn decide(
-        &mut self,
-        letters: &[&Letter],
+        &self,
+        letters: &[Valued<'_>],
         action: Action,
         signed: Signed<'_>,
-    ) -> Result<()> {
+    ) -> Result<Commit> {
         let took = self.transact(letters, action, signed).map_err(explained)?;
-        if took >= SLOW {
-            *self = Self::open(&self.brokers)?;
-        }
-        Ok(())
+        Ok(if took < SLOW { Commit::Quick } else { Commit::Slow })
     }
 
     /// How long the commit took.
     fn transact(
         &self,
-        letters: &[&Letter],
+        letters: &[Valued<'_>],
         action: Action,
         signed: Signed<'_>,
     ) -> Result<Duration> {
         self.producer.begin_transaction()?;
-        for letter in letters {
+        for (letter, value) in letters {
             if action == Action::Redriven {
-                self.send(record(letter, &redriven(letter, signed)))?;
+                let record = record(letter, value.as_deref(), redriven(letter, signed));
+                client::send(&self.producer, record)?;
             }
             let queue = topics::dead_letters(&letter.place.topic);
             let mut decision = BaseRecord::<[u8], [u8]>::to(&queue).partition(0);
             decision.key = letter.key.as_deref();
-            self.send(decision.headers(decided(letter, action, signed)))?;
+            client::send(&self.producer, decision.headers(decided(letter, action, signed)))?;
         }
-        self.drain()?;
+        ensure!(client::drain(&self.producer, ANSWERS), "Kafka acknowledges nothing");
         let began = Instant::now();
         self.producer.commit_transaction(ANSWERS)?;
         Ok(began.elapsed())
     }
-
-    /// Waits until every record is acknowledged. `Producer::flush` would wait in steps of 100 ms.
-    fn drain(&self) -> Result<()> {
-        let began = Instant::now();
-        // Skips the linger; that it is not done at once is no error.
-        let _ = self.producer.flush(Duration::ZERO);
-        while self.producer.in_flight_count() > 0 {
-            ensure!(began.elapsed() < ANSWERS, "Kafka acknowledges nothing");
-            self.producer.poll(Duration::ZERO);
-            std::thread::sleep(Duration::from_micros(300));
-        }
-        Ok(())
-    }
-
-    fn send(&self, mut record: BaseRecord<'_, [u8], [u8]>) -> Result<()> {
-        loop {
-            match self.producer.send(record) {
-                Ok(()) => return Ok(()),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
-                    record = back;
-                    self.producer.poll(Duration::from_millis(5));
-                }
-                Err((error, _)) => return Err(error.into()),
-            }
-        }
-    }
 }
 
-fn record<'a>(letter: &'a Letter, headers: &OwnedHeaders) -> BaseRecord<'a, [u8], [u8]> {
+fn record<'a>(
+    letter: &'a Letter,
+    value: Option<&'a [u8]>,
+    headers: OwnedHeaders,
+) -> BaseRecord<'a, [u8], [u8]> {
     let mut record = BaseRecord::to(&letter.place.topic).partition(letter.place.partition);
     record.key = letter.key.as_deref();
-    record.payload = letter.value.as_deref();
-    record.headers(headers.clone())
+    record.payload = value;
+    record.headers(headers)
 }
 
 /// The record's own headers, and those that tell of its redrive.

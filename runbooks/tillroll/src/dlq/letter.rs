@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use events::topics::{self, Topic};
 use events::{Millis, OrderId};
-use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Headers as _, Message as _};
 use serde::{Serialize, Serializer};
 use uuid::Uuid;
 use wire::dead_letter::{
@@ -87,14 +87,12 @@ pub(crate) struct Letter {
     pub(crate) place: Place,
     /// Where it stood before it was ever redriven: its turn among its like.
     pub(crate) first: Place,
-    /// Offset in the queue.
-    pub(crate) queued: i64,
+    /// Where it stands in its queue: partition and offset.
+    pub(crate) queued: (i32, i64),
     /// When the record was appended.
     pub(crate) at: Millis,
     pub(crate) key: Option<Vec<u8>>,
-    /// Kept only where it is asked for.
-    pub(crate) value: Option<Vec<u8>>,
-    /// Bytes of the value.
+    /// Bytes of its value, which is read where it is needed.
     pub(crate) size: usize,
     /// The record's own headers, without envelope and redrive.
     pub(crate) headers: Vec<Header>,
@@ -153,12 +151,18 @@ pub(crate) fn queued(message: &BorrowedMessage<'_>) -> Option<Queued> {
     let headers = all.map(|h| (h.key.to_owned(), h.value.map(<[u8]>::to_vec))).collect();
     let at = Millis(message.timestamp().to_millis().unwrap_or_default());
     let size = message.payload().map_or(0, <[u8]>::len);
-    parse(headers, message.offset(), at, message.key().map(<[u8]>::to_vec), size)
+    parse(
+        headers,
+        (message.partition(), message.offset()),
+        at,
+        message.key().map(<[u8]>::to_vec),
+        size,
+    )
 }
 
 fn parse(
     headers: Vec<Header>,
-    queued: i64,
+    queued: (i32, i64),
     at: Millis,
     key: Option<Vec<u8>>,
     size: usize,
@@ -183,15 +187,13 @@ fn parse(
         partition: text(PARTITION_HEADER)?.parse().ok()?,
         offset: text(OFFSET_HEADER)?.parse().ok()?,
     };
-    let first = text(FIRST_HEADER).and_then(|text| text.parse().ok());
     let ours = |name: &str| ENVELOPE.contains(&name) || REDRIVE.contains(&name);
     let letter = Letter {
-        first: first.unwrap_or_else(|| place.clone()),
+        first: stood(text(FIRST_HEADER).as_deref(), &place),
         place,
         queued,
         at,
         key,
-        value: None,
         size,
         component: text(COMPONENT_HEADER).unwrap_or_default(),
         stage: text(STAGE_HEADER).unwrap_or_default(),
@@ -201,6 +203,21 @@ fn parse(
         headers: headers.iter().filter(|(name, _)| !ours(name)).cloned().collect(),
     };
     Some(Queued::Letter(Box::new(letter)))
+}
+
+/// Where a record of this place stood before it was ever redriven, as its headers say.
+pub(crate) fn first(headers: Option<&BorrowedHeaders>, place: &Place) -> Place {
+    let all = headers.into_iter().flat_map(|headers| headers.iter());
+    let header = all.filter(|header| header.key == FIRST_HEADER).last();
+    let value = header.and_then(|header| header.value);
+    stood(value.and_then(|value| std::str::from_utf8(value).ok()), place)
+}
+
+/// Back to where it stood is back to its partition: what says otherwise is not ours.
+fn stood(header: Option<&str>, place: &Place) -> Place {
+    let said = header.and_then(|text| text.parse::<Place>().ok());
+    let own = |said: &Place| (&said.topic, said.partition) == (&place.topic, place.partition);
+    said.filter(own).unwrap_or_else(|| place.clone())
 }
 
 /// A record's key for people: an order's id, a text, or bytes.
@@ -240,7 +257,7 @@ pub(crate) mod tests {
         ];
         headers.extend(more.iter().map(|(name, value)| header(name, value)));
         let key = Some(key.as_bytes().to_vec());
-        match parse(headers, stood.offset, Millis(1_000), key, 3) {
+        match parse(headers, (0, stood.offset), Millis(1_000), key, 3) {
             Some(Queued::Letter(letter)) => *letter,
             other => panic!("no letter: {other:?}"),
         }
@@ -262,6 +279,8 @@ pub(crate) mod tests {
         let read = letter("orders/3/9", "k", &more);
         assert_eq!((read.attempts, read.first.offset), (2, 4));
         assert_eq!(read.headers.len(), 1);
+        let elsewhere = letter("orders/3/9", "k", &[(FIRST_HEADER, "orders/2/4")]);
+        assert_eq!(elsewhere.first, elsewhere.place);
     }
 
     #[test]
@@ -279,12 +298,16 @@ pub(crate) mod tests {
             header(BY_HEADER, "ada@ops"),
             header(WHY_HEADER, "a test of a client"),
         ];
-        let Some(Queued::Decision(read)) = parse(headers.clone(), 1, Millis(5), None, 0) else {
+        let Some(Queued::Decision(read)) = parse(headers.clone(), (0, 1), Millis(5), None, 0)
+        else {
             panic!("no decision");
         };
         assert_eq!((read.action, &*read.by), (Action::Dropped, "ada@ops"));
-        assert!(parse(headers[..2].to_vec(), 1, Millis(5), None, 0).is_none(), "nobody signed it");
-        assert!(parse(vec![], 1, Millis(5), None, 0).is_none());
+        assert!(
+            parse(headers[..2].to_vec(), (0, 1), Millis(5), None, 0).is_none(),
+            "nobody signed it"
+        );
+        assert!(parse(vec![], (0, 1), Millis(5), None, 0).is_none());
     }
 
     #[test]

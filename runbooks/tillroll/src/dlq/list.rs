@@ -99,7 +99,7 @@ pub(super) async fn audit(arguments: Audit) -> Result<()> {
 async fn read(connection: &Connection, filter: Filter) -> Result<(Queue, Filter)> {
     let brokers = connection.brokers()?;
     tokio::task::spawn_blocking(move || {
-        let queue = Queue::read(&Log::connect(&brokers)?, &filter, |_| false)?;
+        let queue = Queue::read(&Log::connect(&brokers)?, &filter)?;
         Ok((queue, filter))
     })
     .await?
@@ -220,7 +220,7 @@ pub(super) fn letter_json(letter: &Letter) -> Value {
     json!({
         "letter": letter.place,
         "first": letter.first,
-        "queued": letter.queued,
+        "queued": letter.queued.1,
         "key": key_text(letter.key.as_deref()),
         "at": moment::text(letter.at),
         "bytes": letter.size,

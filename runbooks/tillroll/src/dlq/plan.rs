@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::filter::Filter;
 use super::letter::{Letter, Place};
 use super::queue::Queue;
 
@@ -53,6 +52,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) go: Vec<&'a Letter>,
     /// Asked for, and left.
     pub(crate) left: Vec<(&'a Letter, Left)>,
+    /// How many were asked for and stand behind the last one that the limit allows: for another run.
+    pub(crate) more: usize,
 }
 
 /// What bounds a plan.
@@ -65,11 +66,11 @@ pub(crate) struct Limits {
 }
 
 /// Plans a redrive: letters in the order in which their records first stood in their partitions. A letter
-/// that would overtake another one of its key, which is left or was not asked for, is left.
+/// that would overtake another one of its key, which is left or was not `asked` for, is left.
 /// `superseded` knows the letters that a compacted topic has gone on without.
 pub(crate) fn plan<'a>(
     queue: &'a Queue,
-    filter: &Filter,
+    asked: impl Fn(&Letter) -> bool,
     limits: Limits,
     superseded: &BTreeSet<Place>,
 ) -> Plan<'a> {
@@ -79,11 +80,12 @@ pub(crate) fn plan<'a>(
     // By topic, partition and key: the first letter that stays.
     let mut staying: BTreeMap<(&str, i32, &[u8]), &Letter> = BTreeMap::new();
     for letter in waiting {
+        let asked = asked(letter);
         // What stands behind the last one is for the next run, and not left for a cause of its own.
         if plan.go.len() == limits.letters {
-            break;
+            plan.more += usize::from(asked);
+            continue;
         }
-        let asked = filter.fits(letter);
         if superseded.contains(&letter.place) {
             // It goes nowhere any more, so nothing overtakes it.
             plan.left.extend(asked.then_some((letter, Left::Superseded)));
@@ -114,6 +116,7 @@ pub(crate) fn plan<'a>(
 
 #[cfg(test)]
 mod tests {
+    use super::super::filter::Filter;
     use super::super::letter::tests::letter;
     use super::super::letter::{ATTEMPTS_HEADER, Action, FIRST_HEADER};
     use super::super::queue::tests::queue;
@@ -123,7 +126,7 @@ mod tests {
     const LIMITS: Limits = Limits { attempts: 3, letters: 100 };
 
     fn planned(queue: &Queue, filter: &Filter, limits: Limits) -> (Vec<String>, Vec<String>) {
-        let plan = plan(queue, filter, limits, &BTreeSet::new());
+        let plan = plan(queue, |letter| filter.fits(letter), limits, &BTreeSet::new());
         let left = plan.left.iter().map(|(l, why)| format!("{}: {why}", l.place));
         (plan.go.iter().map(|l| l.place.to_string()).collect(), left.collect())
     }
@@ -191,15 +194,21 @@ mod tests {
     fn a_limit_takes_the_first_ones() {
         let letters = ["orders/1/4", "orders/1/5", "orders/1/6"].map(|at| letter(at, "a", &[]));
         let queue = queue(letters.to_vec(), &[]);
-        let (go, left) = planned(&queue, &Filter::default(), Limits { letters: 1, ..LIMITS });
-        assert_eq!((go.len(), left.len()), (1, 0));
+        let more = |limit| {
+            let limits = Limits { letters: limit, ..LIMITS };
+            let plan = plan(&queue, |l| l.place.offset != 5, limits, &BTreeSet::new());
+            (plan.go.len(), plan.left.len(), plan.more)
+        };
+        assert_eq!(more(1), (1, 0, 1));
+        // The last one stands behind one that was not asked for.
+        assert_eq!(more(2), (1, 1, 0));
     }
 
     #[test]
     fn what_a_compacted_topic_went_on_without_is_left() {
         let queue = queue(vec![letter("stock-levels/0/4", "a", &[])], &[]);
         let superseded = [("stock-levels/0/4".parse().expect("a place"))].into();
-        let plan = plan(&queue, &Filter::default(), LIMITS, &superseded);
+        let plan = plan(&queue, |_| true, LIMITS, &superseded);
         assert_eq!(plan.left[0].1, Left::Superseded);
     }
 }

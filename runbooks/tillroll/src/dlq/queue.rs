@@ -23,12 +23,12 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
-    /// Reads the queues of the topics that the filter is about. Letters for which `keep` says so keep
-    /// their values. What was committed before the call is seen, whoever has a transaction open.
+    /// Reads the queues of the topics that the filter is about. What was committed before the call is
+    /// seen, whoever has a transaction open.
     ///
     /// # Errors
     /// When Kafka does not answer.
-    pub(crate) fn read(log: &Log, filter: &Filter, keep: impl Fn(&Letter) -> bool) -> Result<Self> {
+    pub(crate) fn read(log: &Log, filter: &Filter) -> Result<Self> {
         let mut queue = Self::default();
         for topic in topics::ALL.iter().filter(|topic| filter.reads(topic.name)) {
             let name = topics::dead_letters(topic.name);
@@ -37,29 +37,20 @@ impl Queue {
                 ranges.insert(partition, log.settled_bounds(&name, partition)?);
             }
             log.read(&name, &ranges, |message| {
-                let value = || message.payload().map(<[u8]>::to_vec);
-                queue.take(queued(message), &keep, value);
+                queue.take(queued(message));
                 Wanted::More
             })?;
         }
         Ok(queue)
     }
 
-    fn take(
-        &mut self,
-        queued: Option<Queued>,
-        keep: impl Fn(&Letter) -> bool,
-        value: impl Fn() -> Option<Vec<u8>>,
-    ) {
+    fn take(&mut self, queued: Option<Queued>) {
         match queued {
             None => self.strange += 1,
             Some(Queued::Decision(decision)) => {
                 self.decisions.insert(decision.letter.clone(), decision);
             }
-            Some(Queued::Letter(mut letter)) => {
-                if keep(&letter) {
-                    letter.value = value();
-                }
+            Some(Queued::Letter(letter)) => {
                 self.letters.entry(letter.place.clone()).or_insert(*letter);
             }
         }
@@ -90,13 +81,13 @@ pub(crate) mod tests {
     pub(crate) fn queue(letters: Vec<Letter>, decided: &[(&str, Action)]) -> Queue {
         let mut queue = Queue::default();
         for letter in letters {
-            queue.take(Some(Queued::Letter(Box::new(letter))), |_| true, || Some(b"v".to_vec()));
+            queue.take(Some(Queued::Letter(Box::new(letter))));
         }
         for (place, action) in decided {
             let letter = place.parse().expect("a place");
             let (by, why) = ("ada@ops".to_owned(), "mended".to_owned());
             let decision = Decision { letter, action: *action, by, why, at: Millis(2_000) };
-            queue.take(Some(Queued::Decision(decision)), |_| true, || None);
+            queue.take(Some(Queued::Decision(decision)));
         }
         queue
     }

@@ -1,29 +1,27 @@
 //! Sends letters back, or gives them up.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use events::topics::{self, Retention};
-use rdkafka::message::Message as _;
-use serde_json::json;
+use events::topics;
 
 use super::filter::Filter;
-use super::ledger::{Ledger, Signed};
-use super::letter::{self, Action, Decision, Letter, Place, key_text};
+use super::ledger::{Commit, Ledger, Signed};
+use super::letter::{Action, Decision, Letter};
+use super::outcome::Outcome;
 use super::plan::{Limits, Plan, plan};
 use super::queue::Queue;
+use super::superseded::superseded;
+use super::values::with_values;
 use crate::connection::Connection;
-use crate::log::{Log, Wanted};
+use crate::log::Log;
 use crate::{operator, output};
 
-/// Most letters of one transaction, and most bytes: an open transaction holds back the readers of the
-/// topics it writes to.
+/// Most letters of one transaction, and most bytes, which are held in memory: an open transaction holds back
+/// the readers of the topics it writes to.
 const BATCH_LETTERS: usize = 100;
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
-/// Most bytes of values that a run holds in memory.
-const MEMORY_BYTES: usize = 512 * 1024 * 1024;
 
 /// Flags of `tillroll dlq redrive` and `drop`.
 #[derive(Debug, clap::Args)]
@@ -72,7 +70,7 @@ fn reason(text: &str) -> Result<String, String> {
     if legal { Ok(text.to_owned()) } else { Err("say it in one line, up to 500 bytes".to_owned()) }
 }
 
-/// Runs `tillroll dlq redrive`; 1 if letters that were asked for were left.
+/// Runs `tillroll dlq redrive`; 4 if there are more letters than `--limit`, 1 if some were left.
 ///
 /// # Errors
 /// When nothing was chosen, or Kafka does not answer or refuses.
@@ -81,7 +79,7 @@ pub(super) async fn redrive(redrive: Redrive) -> Result<ExitCode> {
     tokio::task::spawn_blocking(move || run(&change, Some((rate, attempts)))).await?
 }
 
-/// Runs `tillroll dlq drop`.
+/// Runs `tillroll dlq drop`; 4 if there are more letters than `--limit`.
 ///
 /// # Errors
 /// As for a redrive.
@@ -97,38 +95,79 @@ fn run(change: &Change, redrive: Option<(u32, u32)>) -> Result<ExitCode> {
     );
     let brokers = change.connection.brokers()?;
     let by = operator::name(change.by.as_deref())?;
-    // First the ledger, then the queues: whoever wrote before is seen, and nobody writes after.
-    let mut ledger = if change.dry_run { None } else { Some(Ledger::open(&brokers)?) };
+    let signed = Signed { by: &by, why: change.because.as_deref().unwrap_or_default() };
+    let action = if redrive.is_some() { Action::Redriven } else { Action::Dropped };
     let log = Log::connect(&brokers)?;
-    let keep = |letter: &Letter| redrive.is_some() && change.filter.fits(letter);
+    let mut outcome = Outcome::default();
+    while !outcome.is_done() {
+        // First the ledger, then the queues: whoever wrote before is seen, and nobody writes after.
+        let ledger = if change.dry_run { Ok(None) } else { Ledger::open(&brokers).map(Some) };
+        let passed = ledger.and_then(|ledger| {
+            pass(&log, ledger.as_ref(), change, redrive, (action, signed), &mut outcome)
+        });
+        if let Err(error) = passed {
+            outcome.mention(action);
+            return Err(error);
+        }
+    }
+    outcome.report(action, change.dry_run, change.json)?;
+    Ok(outcome.exit_code())
+}
+
+/// Reads, plans, and does what was planned, up to a slow commit.
+fn pass(
+    log: &Log,
+    ledger: Option<&Ledger>,
+    change: &Change,
+    redrive: Option<(u32, u32)>,
+    (action, signed): (Action, Signed<'_>),
+    outcome: &mut Outcome,
+) -> Result<()> {
     // Letters of the same key that were not asked for count, too: whole topics are read.
-    let topics = whole_topics(&change.filter);
-    let queue = Queue::read(&log, &topics, keep)?;
-    queue.mention_strange();
-    mention_done(&change.filter, &queue)?;
-    let letters = usize::try_from(change.limit)?;
-    let (action, plan) = match redrive {
+    let queue = Queue::read(log, &whole_topics(&change.filter))?;
+    if outcome.is_new() {
+        queue.mention_strange();
+        mention_done(&change.filter, &queue)?;
+    } else {
+        output::message("Kafka is slow: the queues were read again, the rest is planned anew");
+    }
+    let asked = |letter: &Letter| outcome.asks(&change.filter, letter);
+    let plan = planned(log, &queue, asked, change.limit, redrive)?;
+    let (done, carried) = match ledger {
+        Some(ledger) => {
+            let rate = redrive.map(|(rate, _)| rate);
+            carry_out(log, ledger, &plan.go, action, signed, rate)
+        }
+        None => (plan.go.len(), Ok(())),
+    };
+    let others = outcome.enter(&plan, done);
+    if others > 0 {
+        output::message(&format!("{others} letters were dealt with by another run"));
+    }
+    carried
+}
+
+/// What is to be done with the letters that are asked for.
+fn planned<'a>(
+    log: &Log,
+    queue: &'a Queue,
+    asked: impl Fn(&Letter) -> bool,
+    limit: u32,
+    redrive: Option<(u32, u32)>,
+) -> Result<Plan<'a>> {
+    let letters = usize::try_from(limit)?;
+    Ok(match redrive {
         Some((_, attempts)) => {
-            let superseded = superseded(&log, &queue)?;
-            let limits = Limits { attempts, letters };
-            (Action::Redriven, plan(&queue, &change.filter, limits, &superseded))
+            let superseded = superseded(log, queue)?;
+            plan(queue, asked, Limits { attempts, letters }, &superseded)
         }
         None => {
-            let mut go: Vec<&Letter> =
-                queue.waiting().filter(|letter| change.filter.fits(letter)).collect();
+            let mut go: Vec<&Letter> = queue.waiting().filter(|letter| asked(letter)).collect();
+            let more = go.len().saturating_sub(letters);
             go.truncate(letters);
-            (Action::Dropped, Plan { go, left: Vec::new() })
+            Plan { go, left: Vec::new(), more }
         }
-    };
-    let bytes: usize = plan.go.iter().map(|l| l.value.as_ref().map_or(0, Vec::len)).sum();
-    ensure!(bytes <= MEMORY_BYTES, "{bytes} bytes are too many for one run: give a lower --limit");
-    if let Some(ledger) = &mut ledger {
-        let why = change.because.as_deref().unwrap_or_default();
-        let rate = redrive.map(|(rate, _)| rate);
-        carry_out(ledger, &plan.go, action, Signed { by: &by, why }, rate)?;
-    }
-    report(change, action, &plan)?;
-    Ok(if plan.left.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    })
 }
 
 /// Letters that were named must be there; those that are dealt with are told, and passed over.
@@ -154,63 +193,38 @@ fn whole_topics(filter: &Filter) -> Filter {
     Filter { topic, ..Filter::default() }
 }
 
-/// Letters of compacted topics for whose keys newer records are there: going back, they would take
-/// their place.
-fn superseded(log: &Log, queue: &Queue) -> Result<BTreeSet<Place>> {
-    let compacted = |letter: &&Letter| {
-        letter::topic(&letter.place.topic).is_ok_and(|t| t.retention == Retention::Compacted)
-    };
-    let letters: Vec<&Letter> = queue.waiting().filter(compacted).collect();
-    let mut from: BTreeMap<(&str, i32), i64> = BTreeMap::new();
-    for letter in &letters {
-        let Place { topic, partition, offset } = &letter.place;
-        let least = from.entry((topic, *partition)).or_insert(*offset);
-        *least = (*least).min(*offset);
-    }
-    let mut superseded = BTreeSet::new();
-    for ((topic, partition), from) in from {
-        let (first, end) = log.settled_bounds(topic, partition)?;
-        let here = |l: &&&Letter| (l.place.topic.as_str(), l.place.partition) == (topic, partition);
-        let here: Vec<&&Letter> = letters.iter().filter(here).collect();
-        // Letters, too, stand in the topic themselves: only what is no letter counts as newer.
-        let ranges = [(partition, (from.max(first), end))].into();
-        log.read(topic, &ranges, |message| {
-            let at = message.offset();
-            if !here.iter().any(|letter| letter.place.offset == at) {
-                let older = |letter: &&&&Letter| {
-                    letter.place.offset < at && letter.key.as_deref() == message.key()
-                };
-                superseded.extend(here.iter().filter(older).map(|letter| letter.place.clone()));
-            }
-            Wanted::More
-        })?;
-    }
-    Ok(superseded)
-}
-
-/// In batches, no faster than `rate` letters a second.
+/// In batches, no faster than `rate` letters a second, up to a slow commit; returns how many letters were
+/// decided about.
 fn carry_out(
-    ledger: &mut Ledger,
+    log: &Log,
+    ledger: &Ledger,
     letters: &[&Letter],
     action: Action,
     signed: Signed<'_>,
     rate: Option<u32>,
-) -> Result<()> {
+) -> (usize, Result<()>) {
     let began = Instant::now();
     let mut done = 0;
     while done < letters.len() {
         let batch = batch(&letters[done..], rate);
-        if let Err(error) = ledger.decide(batch, action, signed) {
-            output::message(&format!("{} of {} letters {}", done, letters.len(), action.as_str()));
-            return Err(error);
-        }
+        let valued = match action {
+            Action::Redriven => with_values(log, batch),
+            Action::Dropped => Ok(batch.iter().map(|letter| (*letter, None)).collect()),
+        };
+        let commit = match valued.and_then(|valued| ledger.decide(&valued, action, signed)) {
+            Ok(commit) => commit,
+            Err(error) => return (done, Err(error)),
+        };
         done += batch.len();
+        if commit == Commit::Slow {
+            break;
+        }
         if let (Some(rate), true) = (rate, done < letters.len()) {
             let due = Duration::from_secs_f64(done as f64 / f64::from(rate));
             std::thread::sleep(due.saturating_sub(began.elapsed()));
         }
     }
-    Ok(())
+    (done, Ok(()))
 }
 
 /// The first letters of these that make one transaction.
@@ -223,33 +237,6 @@ fn batch<'a, 'b>(letters: &'a [&'b Letter], rate: Option<u32>) -> &'a [&'b Lette
         bytes <= BATCH_BYTES
     });
     &letters[..fit.count().max(1)]
-}
-
-fn report(change: &Change, action: Action, plan: &Plan<'_>) -> Result<()> {
-    if change.json {
-        let go: Vec<&Place> = plan.go.iter().map(|letter| &letter.place).collect();
-        let left = plan.left.iter().map(|(letter, left)| {
-            json!({ "letter": letter.place, "left": left, "because": left.to_string() })
-        });
-        let left: Vec<_> = left.collect();
-        let done = json!({ "dry_run": change.dry_run, action.as_str(): go, "left": left });
-        return output::data(&serde_json::to_string_pretty(&done)?);
-    }
-    let would = if change.dry_run { "would be " } else { "" };
-    for letter in &plan.go {
-        let (place, key) = (&letter.place, key_text(letter.key.as_deref()));
-        output::data(&format!("{place}  {key}  {would}{}", action.as_str()))?;
-    }
-    for (letter, left) in &plan.left {
-        let (place, key) = (&letter.place, key_text(letter.key.as_deref()));
-        output::data(&format!("{place}  {key}  left: {left}"))?;
-    }
-    let (go, left) = (plan.go.len(), plan.left.len());
-    output::message(&format!("{go} letters {would}{}, {left} left", action.as_str()));
-    if action == Action::Redriven && go > 0 && !change.dry_run {
-        output::message("what is refused again shows up in `tillroll dlq list --since 1m`");
-    }
-    Ok(())
 }
 
 #[cfg(test)]

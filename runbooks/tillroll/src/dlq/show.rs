@@ -9,6 +9,7 @@ use super::filter::Filter;
 use super::letter::{Decision, Letter, Place, hex};
 use super::list::letter_json;
 use super::queue::Queue;
+use super::values::with_values;
 use crate::connection::Connection;
 use crate::log::Log;
 use crate::output;
@@ -51,26 +52,29 @@ pub(super) async fn show(arguments: Show) -> Result<()> {
     let Show { connection, place, payload, json } = arguments;
     let brokers = connection.brokers()?;
     let filter = Filter { places: vec![place.clone()], ..Filter::default() };
-    let queue = tokio::task::spawn_blocking(move || {
-        Queue::read(&Log::connect(&brokers)?, &filter, |letter| filter.fits(letter))
+    let found = tokio::task::spawn_blocking(move || {
+        let log = Log::connect(&brokers)?;
+        let queue = Queue::read(&log, &filter)?;
+        let letter = queue.letters.get(&place).with_context(|| {
+            let topic = &place.topic;
+            format!("there is no letter {place}: see `tillroll dlq list --each --topic {topic}`")
+        })?;
+        let value = with_values(&log, &[letter])?.into_iter().next().and_then(|(_, value)| value);
+        anyhow::Ok((letter.clone(), value, queue.decisions.get(&place).cloned()))
     });
-    let queue = queue.await??;
-    let letter = queue.letters.get(&place).with_context(|| {
-        let topic = &place.topic;
-        format!("there is no letter {place}: see `tillroll dlq list --each --topic {topic}`")
-    })?;
+    let (letter, value, decision) = found.await??;
     let decoded = match connection.registry() {
-        Ok(registry) => decode(&registry, letter.value.as_deref().unwrap_or_default()).await,
+        Ok(registry) => decode(&registry, value.as_deref().unwrap_or_default()).await,
         Err(error) => Err(format!("{error:#}")),
     };
-    let document = document(letter, queue.decisions.get(&place), &decoded, payload);
+    let document = document((&letter, value.as_deref()), decision.as_ref(), &decoded, payload);
     if json {
         return output::data(&serde_json::to_string_pretty(&document)?);
     }
     for line in lines(&document) {
         output::data(&line)?;
     }
-    if !payload && letter.value.is_some() {
+    if !payload && value.is_some() {
         output::message("its content is shown with --payload");
     }
     Ok(())
@@ -91,7 +95,7 @@ async fn decode(registry: &Registry, bytes: &[u8]) -> Result<Record, String> {
 }
 
 fn document(
-    letter: &Letter,
+    (letter, value): (&Letter, Option<&[u8]>),
     decision: Option<&Decision>,
     decoded: &Result<Record, String>,
     payload: bool,
@@ -108,7 +112,7 @@ fn document(
         Err(why) => document["unreadable"] = json!(why),
     }
     if payload && decoded.is_err() {
-        let bytes = letter.value.as_deref().unwrap_or_default();
+        let bytes = value.unwrap_or_default();
         document["hex"] = json!(hex(&bytes[..bytes.len().min(HEX_BYTES)]));
     }
     document
@@ -185,12 +189,12 @@ mod tests {
 
     #[test]
     fn what_is_no_record_is_shown_as_bytes() {
-        let mut letter = letter("orders/1/4", "a", &[]);
-        letter.value = Some(vec![0xca, 0xfe]);
+        let letter = letter("orders/1/4", "a", &[]);
+        let valued = (&letter, Some(&[0xca, 0xfe][..]));
         let unreadable = Err("not in Confluent wire format (2 bytes)".to_owned());
-        let shown = document(&letter, None, &unreadable, true);
+        let shown = document(valued, None, &unreadable, true);
         assert_eq!((&shown["hex"], &shown["record"]), (&json!("cafe"), &Value::Null));
-        assert_eq!(document(&letter, None, &unreadable, false)["hex"], Value::Null);
+        assert_eq!(document(valued, None, &unreadable, false)["hex"], Value::Null);
     }
 
     #[test]
@@ -199,7 +203,7 @@ mod tests {
         let (by, why) = ("ada@ops".to_owned(), "mended".to_owned());
         let (place, action) = (letter.place.clone(), Action::Redriven);
         let decision = Decision { letter: place, action, by, why, at: Millis(0) };
-        let shown = lines(&document(&letter, Some(&decision), &Ok(release()), true));
+        let shown = lines(&document((&letter, None), Some(&decision), &Ok(release()), true));
         for line in ["letter           orders/1/4", "record_type      ReleaseLines"] {
             assert!(shown.contains(&line.to_owned()), "{line} is not in {shown:#?}");
         }

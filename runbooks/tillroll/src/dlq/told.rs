@@ -15,7 +15,7 @@ use crate::log::Log;
 /// # Errors
 /// When Kafka does not answer.
 pub(crate) fn waiting(log: &Log) -> Result<Vec<(String, Millis)>> {
-    let queue = Queue::read(log, &Filter::default(), |_| false)?;
+    let queue = Queue::read(log, &Filter::default())?;
     Ok(queue.waiting().map(|letter| (letter.place.topic.clone(), letter.at)).collect())
 }
 
@@ -39,7 +39,7 @@ pub(crate) struct Told {
 /// # Errors
 /// When Kafka does not answer.
 pub(crate) fn letters_of(log: &Log, key: &[u8]) -> Result<Vec<Told>> {
-    let queue = Queue::read(log, &Filter::default(), |_| false)?;
+    let queue = Queue::read(log, &Filter::default())?;
     let mine = queue.letters.values().filter(|letter| letter.key.as_deref() == Some(key));
     let told = mine.map(|letter| {
         let decision = queue.decisions.get(&letter.place);

@@ -3,23 +3,17 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use events::topics::{self, Topic};
+use events::topics;
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 
 use crate::log::Log;
 use crate::store::Store;
 
-/// What the processors read.
-const INBOXES: [Topic; 4] =
-    [topics::ORDERS, topics::ORDER_OUTCOMES, topics::STOCK, topics::COURIERS];
-/// The sink whose offsets are its group's, and what it reads.
-const REPORTS: (&str, [Topic; 2]) = ("reports", [topics::ORDER_STATUS, topics::STOCK_MOVEMENTS]);
-/// The sink that is always there in PostgreSQL, and what it reads.
-const TRACKING: (&str, [Topic; 4]) = (
-    "tracking",
-    [topics::ORDER_STATUS, topics::ORDER_CONFLICTS, topics::STOCK_LEVELS, topics::STOCK_MOVEMENTS],
-);
+/// The sink whose offsets are its group's.
+const REPORTS: &str = "reports";
+/// The sink that is always there in PostgreSQL.
+const TRACKING: &str = "tracking";
 const ANSWERS: Duration = Duration::from_secs(15);
 
 /// Where a reader goes on in a partition.
@@ -36,7 +30,7 @@ pub(super) struct Position {
 pub(super) fn committed(brokers: &str, processors: &str) -> Result<Vec<Position>> {
     let mut positions = Vec::new();
     let partitions = wire::admin::partitions(brokers)?;
-    for (group, topics) in [(processors, &INBOXES[..]), (REPORTS.0, &REPORTS.1)] {
+    for (group, topics) in [(processors, topics::INBOXES), (REPORTS, topics::REPORTED)] {
         // Never joins the group: it only asks for its offsets.
         let consumer: BaseConsumer = wire::client::assigned_consumer(brokers, "tillroll")
             .set("group.id", group)
@@ -79,7 +73,8 @@ pub(super) fn complete(brokers: &str, stored: Vec<Position>) -> Result<Vec<Posit
     let log = Log::connect(brokers)?;
     let mut read: Vec<(String, String)> =
         stored.iter().map(|p| (p.group.clone(), p.topic.clone())).collect();
-    read.extend(TRACKING.1.map(|topic| (TRACKING.0.to_owned(), topic.name.to_owned())));
+    let tracked = topics::TRACKED.iter();
+    read.extend(tracked.map(|topic| (TRACKING.to_owned(), topic.name.to_owned())));
     read.sort();
     read.dedup();
     let mut all = Vec::new();
