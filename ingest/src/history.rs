@@ -3,6 +3,10 @@
 //! A stream's id is the version, so `Last-Event-ID` resumes it anywhere, at any process. It ends after the last
 //! status, or whenever its process or its place in the log does; a client that comes back to an order to which nothing
 //! can happen any more hears 204, which is how an `EventSource` is told to stay away.
+//!
+//! It stays away from every other status but 200, too (HTML, "Server-sent events"), and comes back only when a stream ends
+//! or no answer comes at all. So a refusal that is worth a retry is told to it as a stream that ends: when to come back, and
+//! the problem as an event of that name.
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
@@ -17,7 +21,7 @@ use futures::{Stream, stream};
 use serde::Serialize;
 use warp::Reply as _;
 use warp::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, VARY};
-use warp::http::{HeaderMap, StatusCode};
+use warp::http::{HeaderMap, Method, StatusCode};
 use warp::reply::Response;
 
 use crate::app::App;
@@ -29,6 +33,8 @@ use crate::watch::{NotNow, Watch};
 
 const MEDIA_TYPE: &str = "text/event-stream";
 const LAST_EVENT_ID: &str = "last-event-id";
+/// A client whose stream broke comes back after that at the earliest, milliseconds.
+const RETRY_MS: u32 = 2000;
 
 #[derive(Serialize)]
 struct Events {
@@ -103,18 +109,47 @@ async fn follow(
         *response.status_mut() = StatusCode::NO_CONTENT;
         return Ok(response);
     }
-    // Streams that end together, with their process, do not come back together.
-    let retry = 2000 + 12 * u32::from(order_id.as_bytes()[0]);
-    let mut text = format!("retry: {retry}\n\n");
+    let mut text = retry(RETRY_MS, order_id);
     write(&mut text, &first);
     let chunks = chunks(text, watch, app.limits.heartbeat());
-    let mut response = warp::reply::stream(Exclusive::new(chunks)).into_response();
+    Ok(event_stream(warp::reply::stream(Exclusive::new(chunks)).into_response()))
+}
+
+/// What a client that asks for a stream hears instead of a refusal that is worth a retry; `None` for others, and for every
+/// other path and refusal.
+pub(crate) fn come_back<B>(
+    request: &Request<B>,
+    path: &str,
+    problem: &Problem,
+) -> Option<Response> {
+    let wait_ms = u32::from(problem.code.retry_after_s()?) * 1000;
+    let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+    let ["v1", "orders", order_id, "events"] = parts.as_slice() else { return None };
+    let order_id = request::order_id(order_id).ok()?;
+    if request.method != Method::GET || !streams(&request.headers) {
+        return None;
+    }
+    let mut text = retry(wait_ms, order_id);
+    write!(text, "event: problem\ndata: {}\n\n", problem.body(path))
+        .expect("a text takes everything");
+    let mut response = event_stream(Response::new(text.into()));
+    response.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
+    Some(response)
+}
+
+/// After how long a client shall come back: this and up to three seconds. Streams that end together, with their process,
+/// do not come back together.
+fn retry(least_ms: u32, order_id: OrderId) -> String {
+    format!("retry: {}\n\n", least_ms + 12 * u32::from(order_id.as_bytes()[0]))
+}
+
+fn event_stream(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     // nginx would keep events back until its buffer is full.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-    Ok(response)
+    response
 }
 
 /// The text of the first events, then of each that follows, with a comment where nothing does for a while.
@@ -218,6 +253,31 @@ mod tests {
         assert_eq!(id("7"), Ok(7));
         for bad in ["", "-1", "+1", "x", "99999999999"] {
             assert_eq!(id(bad), Err(Code::ValidationFailed), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_event_source_is_told_to_come_back_and_everybody_else_gets_the_status() {
+        let path = "/v1/orders/00000000-0000-4000-8000-000000000000/events";
+        let told = |method: Method, accept: &str, path: &str, code: Code| {
+            let accept = headers("accept", &[accept]);
+            let request = Request::new(method, accept, String::new(), ());
+            come_back(&request, path, &Problem::plain(code))
+        };
+        for code in [Code::Starting, Code::TooBusy, Code::DatabaseUnavailable] {
+            let response = told(Method::GET, MEDIA_TYPE, path, code).unwrap();
+            assert_eq!(response.status(), 200);
+            assert_eq!(response.headers()[CONTENT_TYPE], MEDIA_TYPE);
+        }
+        for (method, accept, path, code) in [
+            (Method::GET, "application/json", path, Code::Starting),
+            (Method::GET, "*/*", path, Code::Starting),
+            (Method::POST, MEDIA_TYPE, path, Code::Starting),
+            (Method::GET, MEDIA_TYPE, path.trim_end_matches("/events"), Code::Starting),
+            (Method::GET, MEDIA_TYPE, path, Code::OrderNotFound),
+            (Method::GET, MEDIA_TYPE, path, Code::Unauthorized),
+        ] {
+            assert!(told(method, accept, path, code).is_none(), "{accept} {path} {code:?}");
         }
     }
 

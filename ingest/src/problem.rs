@@ -94,6 +94,18 @@ codes! {
         "Kafka did not acknowledge in time, so the request may have been recorded, or be recorded within the next seconds. Retry with the same Idempotency-Key until a 202 or 422: it counts once."
 }
 
+impl Code {
+    /// Seconds after which the same request is worth another try; `None` where it is not, or where nothing speaks
+    /// against one at once.
+    pub fn retry_after_s(self) -> Option<u16> {
+        match self {
+            Self::Starting | Self::KafkaUnavailable | Self::DatabaseUnavailable => Some(2),
+            Self::TooBusy | Self::OutcomeUnknown => Some(1),
+            _ => None,
+        }
+    }
+}
+
 /// One fault of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Fault {
@@ -150,8 +162,8 @@ impl Problem {
         Self { code: Code::ValidationFailed, detail, errors, allow: "" }
     }
 
-    /// The answer to the request for this path.
-    pub fn response(&self, path: &str) -> Response {
+    /// The body of the answer to the request for this path: JSON on one line.
+    pub fn body(&self, path: &str) -> String {
         let code = self.code;
         let body = Body {
             kind: format!("/problems/{}", code.as_str()),
@@ -163,8 +175,13 @@ impl Problem {
             retryable: code.retryable(),
             errors: &self.errors,
         };
-        let body = serde_json::to_vec(&body).expect("a problem is made of strings and numbers");
-        let mut response = Response::new(body.into());
+        serde_json::to_string(&body).expect("a problem is made of strings and numbers")
+    }
+
+    /// The answer to the request for this path.
+    pub fn response(&self, path: &str) -> Response {
+        let code = self.code;
+        let mut response = Response::new(self.body(path).into());
         *response.status_mut() = code.status();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
@@ -175,13 +192,10 @@ impl Problem {
             Code::MethodNotAllowed => {
                 headers.insert(ALLOW, HeaderValue::from_static(self.allow));
             }
-            Code::Starting | Code::KafkaUnavailable | Code::DatabaseUnavailable => {
-                headers.insert(RETRY_AFTER, HeaderValue::from_static("2"));
-            }
-            Code::TooBusy | Code::OutcomeUnknown => {
-                headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
-            }
             _ => {}
+        }
+        if let Some(seconds) = code.retry_after_s() {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }
