@@ -28,7 +28,7 @@ const LINES: &str = "
     SELECT line, sku, quantity, unit_price_minor
     FROM order_lines WHERE order_id = $1 AND accepted_at = $2 ORDER BY line";
 const EVENTS: &str = "
-    SELECT version, status, reason, occurred_at, refusals
+    SELECT version, status, reason, occurred_at, refusals, accepted_at
     FROM order_events WHERE order_id = $1 AND accepted_at = $2 ORDER BY version";
 const CONSIGNMENT: &str = "
     SELECT courier, consignment_id, tracking_number, price_minor, currency, promised_at, attempt
@@ -79,6 +79,9 @@ pub(crate) struct Event {
     pub(crate) occurred_at: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     refusals: Option<Value>,
+    /// Of its order: tells it from an earlier one with the same id, whose key has expired.
+    #[serde(skip)]
+    pub(crate) accepted_at: DateTime<Utc>,
 }
 
 #[derive(Debug, Serialize)]
@@ -252,6 +255,7 @@ fn event(row: &Row) -> Result<Event, tokio_postgres::Error> {
         reason: non_empty(row.try_get(2)?),
         occurred_at: time(row.try_get(3)?),
         refusals: row.try_get(4)?,
+        accepted_at: row.try_get(5)?,
     })
 }
 

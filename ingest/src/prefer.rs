@@ -65,6 +65,8 @@ impl Waiting {
         order_id: OrderId,
         answer: &Answer,
     ) -> Response {
+        // The store may have an order whose key has expired, and which this one has the id of.
+        self.watch.not_before(answer.accepted_at.plus(-orders::lifetime_ms(app)));
         let decided = tokio::time::timeout_at(self.until, decided(&mut self.watch)).await;
         let mut response = match decided.ok().flatten() {
             Some(event) => placed(app, order_id, &event, answer),

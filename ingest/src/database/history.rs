@@ -1,8 +1,7 @@
 //! What has happened to an order, and how far in the log the store has it.
 
 use chrono::{DateTime, Utc};
-use events::{Merchant, OrderId};
-use serde_json::Value;
+use events::{Merchant, Millis, OrderId, OrderStatusChanged};
 
 use super::{Database, EVENTS, Event, Unavailable, event, non_empty, time};
 
@@ -67,30 +66,40 @@ impl Database {
     }
 }
 
-impl Event {
-    /// An event as the store shows it.
-    pub(crate) fn new(
-        version: i32,
-        status: &str,
-        reason: &str,
-        occurred_at: DateTime<Utc>,
-        refusals: Option<Value>,
-    ) -> Self {
+impl From<&OrderStatusChanged> for Event {
+    /// A change as the store will show it.
+    fn from(changed: &OrderStatusChanged) -> Self {
+        let refusals = (!changed.refusals.is_empty()).then(|| {
+            serde_json::to_value(&changed.refusals)
+                .expect("refusals are made of strings and numbers")
+        });
         Self {
-            version,
-            status: status.to_owned(),
-            reason: non_empty(reason.to_owned()),
-            occurred_at: time(occurred_at),
+            version: changed.version,
+            status: changed.status.as_str().to_owned(),
+            reason: non_empty(changed.reason.to_string()),
+            occurred_at: time(moment(changed.occurred_at)),
             refusals,
+            accepted_at: moment(changed.accepted_at),
         }
     }
+}
+
+fn moment(at: Millis) -> DateTime<Utc> {
+    DateTime::from_timestamp_millis(at.0).unwrap_or_default()
 }
 
 #[cfg(test)]
 impl Event {
     /// An event of a made-up order.
     pub(crate) fn sample(version: i32, status: &str, reason: &str) -> Self {
-        let at = DateTime::from_timestamp_millis(1_795_305_600_000).unwrap_or_default();
-        Self::new(version, status, reason, at, None)
+        let at = moment(Millis(1_795_305_600_000));
+        Self {
+            version,
+            status: status.to_owned(),
+            reason: non_empty(reason.to_owned()),
+            occurred_at: time(at),
+            refusals: None,
+            accepted_at: at,
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, bail};
-use events::{Codec, DecodeError, OrderStatusChanged, Record, topics};
+use events::{Codec, DecodeError, Record, topics};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message as _};
@@ -151,17 +151,8 @@ impl Reader {
         }
         // The sinks send what cannot be read to the dead letters.
         if let Ok(Record::OrderStatusChanged(changed)) = decoded {
-            self.hub.tell(order_id, &Arc::new(event(&changed)));
+            self.hub.tell(order_id, &Arc::new(Event::from(&changed)));
         }
         Ok(())
     }
-}
-
-/// A change as the store will have it.
-fn event(changed: &OrderStatusChanged) -> Event {
-    let refusals = (!changed.refusals.is_empty()).then(|| {
-        serde_json::to_value(&changed.refusals).expect("refusals are made of strings and numbers")
-    });
-    let at = chrono::DateTime::from_timestamp_millis(changed.occurred_at.0).unwrap_or_default();
-    Event::new(changed.version, changed.status.as_str(), &changed.reason, at, refusals)
 }
