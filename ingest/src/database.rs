@@ -3,6 +3,7 @@
 mod history;
 mod list;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -11,6 +12,7 @@ use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, R
 use events::{Merchant, OrderId, Sku};
 use serde::Serialize;
 use serde_json::Value;
+use tokio::sync::Semaphore;
 use tokio_postgres::{NoTls, Row};
 use wire::config::Postgres;
 
@@ -110,6 +112,8 @@ pub(crate) struct Level {
 #[derive(Clone)]
 pub(crate) struct Database {
     pool: Pool,
+    /// Reads for event streams take one: thousands of streams that come back at once leave connections to others.
+    turns: Arc<Semaphore>,
     timeout: Duration,
 }
 
@@ -127,7 +131,8 @@ impl Database {
             .runtime(Runtime::Tokio1)
             .build()
             .context("connection pool cannot be made")?;
-        Ok(Self { pool, timeout })
+        let turns = Arc::new(Semaphore::new(reads.connections.div_ceil(2)));
+        Ok(Self { pool, turns, timeout })
     }
 
     /// A merchant's order.

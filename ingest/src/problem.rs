@@ -80,6 +80,8 @@ codes! {
         "Unknown or missing fields, wrong types, values out of range: `errors` lists every one with its JSON pointer."
     IdempotencyKeyConflict 422 "idempotency_key_conflict" false "The key stands for another request"
         "The same Idempotency-Key was used with another body, which counts; use a new key for a new order or receipt."
+    TooManyStreams 429 "too_many_streams" true "Too many event streams at once"
+        "The merchant has as many event streams open as one may have (`limits.merchant_watchers`): close some, and see `Retry-After`."
     Internal 500 "internal_error" true "Something is wrong on our side"
         "A fault of this service; retry with the same key."
     Starting 503 "starting" true "Not ready yet"
@@ -101,6 +103,8 @@ impl Code {
         match self {
             Self::Starting | Self::KafkaUnavailable | Self::DatabaseUnavailable => Some(2),
             Self::TooBusy | Self::OutcomeUnknown => Some(1),
+            // Nothing changes until one of them is closed.
+            Self::TooManyStreams => Some(10),
             _ => None,
         }
     }
@@ -252,7 +256,7 @@ mod tests {
             let response = Problem::plain(*code).response("/");
             let told = response.headers().contains_key(RETRY_AFTER);
             let status = response.status().as_u16();
-            assert_eq!(told, status == 503 || status == 504, "{}", code.as_str());
+            assert_eq!(told, [429, 503, 504].contains(&status), "{}", code.as_str());
         }
     }
 

@@ -23,7 +23,7 @@ use events::{Codec, Merchant, Millis, OrderId};
 use crate::config::Config;
 use crate::database::{Database, Event, History, Unavailable};
 use follow::Follower;
-use hub::Watcher;
+use hub::{Bounds, Watcher};
 pub(crate) use hub::{Hub, NotNow};
 use sequence::Sequence;
 use stored::Stored;
@@ -47,7 +47,9 @@ impl Watching {
         codec: Codec,
         database: Database,
     ) -> Result<Self> {
-        let hub = Arc::new(Hub::new(partitions, config.limits.watchers));
+        let (all, of_merchant) = (config.limits.watchers, config.limits.merchant_watchers);
+        let bounds = Bounds { all, of_merchant };
+        let hub = Arc::new(Hub::new(partitions, bounds));
         let follower = Follower::start(config, partitions, codec, Arc::clone(&hub))?;
         Ok(Self { hub, stored: Stored::start(database.clone()), database, _follower: follower })
     }
@@ -59,7 +61,7 @@ impl Watching {
         order_id: OrderId,
         after: i32,
     ) -> Result<Watch, NotNow> {
-        let watcher = self.hub.watch(order_id)?;
+        let watcher = self.hub.watch(&merchant, order_id)?;
         let sequence = Sequence::new(after, watcher.from);
         Ok(Watch { watching: Arc::clone(self), watcher, merchant, order_id, sequence })
     }

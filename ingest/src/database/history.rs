@@ -23,13 +23,17 @@ pub(crate) struct History {
 }
 
 impl Database {
-    /// The history of a merchant's order, whose events stand in this partition.
+    /// The history of a merchant's order, whose events stand in this partition; for event streams, which share half of
+    /// the connections.
     pub(crate) async fn history(
         &self,
         merchant: &Merchant,
         order_id: OrderId,
         partition: i32,
     ) -> Result<Option<History>, Unavailable> {
+        let turn = tokio::time::timeout(self.timeout, self.turns.acquire()).await;
+        let turn = turn.map_err(|_| Unavailable("too many event streams read at once".into()))?;
+        let _turn = turn.expect("the semaphore is never closed");
         self.with_connection(async |connection| {
             let found = connection.prepare_cached(FOUND).await?;
             let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 3] =
