@@ -1,7 +1,7 @@
 //! An order's events from any version on, as they happen: what the tracking store has, then what the log brings, without a
 //! gap or a repetition between the two.
 //!
-//! [`Follower`] reads `order-status` once for the whole process, [`Hub`] hands changes to those who wait for them. The
+//! [`Statuses`] reads `order-status` once for the whole process, [`Hub`] hands changes to those who wait for them. The
 //! log is ahead of the store, so a watch begins at a place in the log: what is before it is read from the store, if need
 //! be once more when the store has got there ([`Stored`]); [`Sequence`] puts the two together.
 //!
@@ -9,9 +9,9 @@
 //! of memory each, their connections included, and 3 % of a core between events.
 
 mod ending;
-mod follow;
 mod hub;
 mod sequence;
+mod statuses;
 mod stored;
 
 use std::sync::Arc;
@@ -22,10 +22,11 @@ use events::{Codec, Merchant, Millis, OrderId};
 
 use crate::config::Config;
 use crate::database::{Database, Event, History, Unavailable};
-use follow::Follower;
+use crate::follow::Follower;
 use hub::{Bounds, Watcher};
 pub(crate) use hub::{Hub, NotNow};
 use sequence::Sequence;
+use statuses::Statuses;
 use stored::Stored;
 
 /// Before the store is asked again that did not answer.
@@ -50,7 +51,8 @@ impl Watching {
         let (all, of_merchant) = (config.limits.watchers, config.limits.merchant_watchers);
         let bounds = Bounds { all, of_merchant };
         let hub = Arc::new(Hub::new(partitions, bounds));
-        let follower = Follower::start(config, partitions, codec, Arc::clone(&hub))?;
+        let statuses = Statuses { hub: Arc::clone(&hub) };
+        let follower = Follower::start(config, partitions, codec, statuses)?;
         Ok(Self { hub, stored: Stored::start(database.clone()), database, _follower: follower })
     }
 

@@ -127,8 +127,9 @@ mod tests {
     const TODAY: i64 = 1_795_305_600_000;
 
     fn event(accepted_at: i64, version: i32) -> Event {
-        let accepted_at = DateTime::from_timestamp_millis(accepted_at).unwrap();
-        Event { accepted_at, ..Event::sample(version, "reserved", "") }
+        let mut event = Event::sample(version, "reserved", "");
+        event.accepted_at = DateTime::from_timestamp_millis(accepted_at).unwrap();
+        event
     }
 
     fn history(accepted_at: i64, versions: i32, stored: i64) -> History {
