@@ -65,8 +65,8 @@ where
 }
 
 async fn list(app: &App, merchant: &Merchant, order_id: OrderId) -> Result<Response, Problem> {
-    let events = match app.database.history(merchant, order_id, 0).await {
-        Ok(Some(history)) => history.events,
+    let events = match app.database.events(merchant, order_id).await {
+        Ok(Some(events)) => events,
         Ok(None) => unseen(app, merchant, order_id, None)?,
         Err(error) => unseen(app, merchant, order_id, Some(&error))?,
     };

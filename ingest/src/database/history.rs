@@ -1,16 +1,16 @@
 //! What has happened to an order, and how far in the log the store has it.
 
 use chrono::{DateTime, Utc};
+use deadpool_postgres::Object;
 use events::{Merchant, Millis, OrderId, OrderStatusChanged};
 
 use super::{Database, EVENTS, Event, Unavailable, event, non_empty, time};
 
-/// With the offset before which the store has the order's partition. It is read before the events are, so they have at
-/// least what it promises.
-const FOUND: &str = "
-    SELECT accepted_at, (SELECT next_offset FROM sink_offsets
-                         WHERE sink = 'tracking' AND topic = 'order-status' AND \"partition\" = $3)
-    FROM orders WHERE order_id = $1 AND merchant = $2 ORDER BY accepted_at DESC LIMIT 1";
+const ACCEPTED: &str = "
+    SELECT accepted_at FROM orders WHERE order_id = $1 AND merchant = $2 ORDER BY accepted_at DESC LIMIT 1";
+const STORED_IN: &str = "
+    SELECT next_offset FROM sink_offsets
+    WHERE sink = 'tracking' AND topic = 'order-status' AND \"partition\" = $1";
 const STORED: &str = "
     SELECT \"partition\", next_offset FROM sink_offsets WHERE sink = 'tracking' AND topic = 'order-status'";
 
@@ -23,8 +23,17 @@ pub(crate) struct History {
 }
 
 impl Database {
-    /// The history of a merchant's order, whose events stand in this partition; for event streams, which share half of
-    /// the connections.
+    /// The events of a merchant's order in versions from 1; `None` if the sinks have not seen it.
+    pub(crate) async fn events(
+        &self,
+        merchant: &Merchant,
+        order_id: OrderId,
+    ) -> Result<Option<Vec<Event>>, Unavailable> {
+        self.with_connection(async |connection| events(connection, merchant, order_id).await).await
+    }
+
+    /// The same, and how far the store has this partition of the log, in which they stand; for event streams, which share
+    /// half of the connections.
     pub(crate) async fn history(
         &self,
         merchant: &Merchant,
@@ -35,18 +44,12 @@ impl Database {
         let turn = turn.map_err(|_| Unavailable("too many event streams read at once".into()))?;
         let _turn = turn.expect("the semaphore is never closed");
         self.with_connection(async |connection| {
-            let found = connection.prepare_cached(FOUND).await?;
-            let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 3] =
-                [&order_id.0, &merchant.as_str(), &partition];
-            let Some(row) = connection.query_opt(&found, &parameters).await? else {
-                return Ok(None);
-            };
-            let accepted_at: DateTime<Utc> = row.try_get(0)?;
-            let stored: Option<i64> = row.try_get(1)?;
-            let events = connection.prepare_cached(EVENTS).await?;
-            let rows = connection.query(&events, &[&order_id.0, &accepted_at]).await?;
-            let events = rows.iter().map(event).collect::<Result<_, _>>()?;
-            Ok(Some(History { events, stored: stored.unwrap_or(0) }))
+            // Before the events are read, so that they have at least what it promises.
+            let statement = connection.prepare_cached(STORED_IN).await?;
+            let stored = connection.query_opt(&statement, &[&partition]).await?;
+            let stored = stored.map_or(Ok(0), |row| row.try_get(0))?;
+            let events = events(connection, merchant, order_id).await?;
+            Ok(events.map(|events| History { events, stored }))
         })
         .await
     }
@@ -68,6 +71,20 @@ impl Database {
         })
         .await
     }
+}
+
+async fn events(
+    connection: &Object,
+    merchant: &Merchant,
+    order_id: OrderId,
+) -> Result<Option<Vec<Event>>, tokio_postgres::Error> {
+    let accepted = connection.prepare_cached(ACCEPTED).await?;
+    let found = connection.query_opt(&accepted, &[&order_id.0, &merchant.as_str()]).await?;
+    let Some(row) = found else { return Ok(None) };
+    let accepted_at: DateTime<Utc> = row.try_get(0)?;
+    let events = connection.prepare_cached(EVENTS).await?;
+    let rows = connection.query(&events, &[&order_id.0, &accepted_at]).await?;
+    rows.iter().map(event).collect::<Result<_, _>>().map(Some)
 }
 
 impl From<&OrderStatusChanged> for Event {
