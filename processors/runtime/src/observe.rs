@@ -147,7 +147,7 @@ fn names(tasks: &[TaskId]) -> String {
 #[cfg(test)]
 mod tests {
     use events::{Millis, PaymentStep, ProviderCode, topics};
-    use machines::Processor;
+    use machines::topology::Processor;
 
     use super::*;
 
