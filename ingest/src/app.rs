@@ -9,6 +9,7 @@ use wire::operator::Readiness;
 
 use crate::config::{Config, Limits};
 use crate::database::Database;
+use crate::follow::Follower;
 use crate::keys::KeyRing;
 use crate::publish::Publisher;
 use crate::recent::Recent;
@@ -40,7 +41,7 @@ pub(crate) struct App {
     pub(crate) limits: Limits,
     pub(crate) idempotency_days: u16,
     pub(crate) reservation_ms: i64,
-    _tail: Tail,
+    _tail: Follower,
 }
 
 impl App {
@@ -61,8 +62,8 @@ impl App {
         let window = Duration::from_secs(60) * config.recent.window_minutes;
         let recent = Arc::new(Recent::new(window, config.recent.orders));
         let publisher = Publisher::start(config, partitions, readiness.clone())?;
-        let tail =
-            Tail::start(config, partitions, codec.clone(), Arc::clone(&recent), readiness.clone())?;
+        let tail = Tail::new(config, Arc::clone(&recent), readiness.clone())?;
+        let tail = Follower::start(config, partitions, codec.clone(), tail)?;
         let database = Database::new(&config.postgres, &config.tracking)?;
         let watching = Watching::start(config, partitions, codec.clone(), database.clone())?;
         Ok(Self {

@@ -46,6 +46,7 @@ pub struct Tracking {
 pub struct Limits {
     pub connections: usize,
     pub watchers: usize,
+    pub merchant_watchers: usize,
     pub heartbeat_ms: u64,
     pub body_bytes: usize,
     pub bodies_bytes: usize,
@@ -91,6 +92,7 @@ impl Config {
             limits.watchers < limits.connections,
             "limits.connections must leave room beside limits.watchers"
         );
+        ensure!(limits.merchant_watchers > 0, "limits.merchant_watchers must be positive");
         ensure!(limits.heartbeat_ms > 0, "limits.heartbeat_ms must be positive");
         ensure!(limits.body_bytes > 0, "limits.body_bytes must be positive");
         ensure!(self.reservation_seconds > 0, "reservation_seconds must be positive");

@@ -3,6 +3,7 @@
 mod history;
 mod list;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -11,6 +12,7 @@ use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, R
 use events::{Merchant, OrderId, Sku};
 use serde::Serialize;
 use serde_json::Value;
+use tokio::sync::Semaphore;
 use tokio_postgres::{NoTls, Row};
 use wire::config::Postgres;
 
@@ -28,7 +30,7 @@ const LINES: &str = "
     SELECT line, sku, quantity, unit_price_minor
     FROM order_lines WHERE order_id = $1 AND accepted_at = $2 ORDER BY line";
 const EVENTS: &str = "
-    SELECT version, status, reason, occurred_at, refusals
+    SELECT version, status, reason, occurred_at, refusals, accepted_at
     FROM order_events WHERE order_id = $1 AND accepted_at = $2 ORDER BY version";
 const CONSIGNMENT: &str = "
     SELECT courier, consignment_id, tracking_number, price_minor, currency, promised_at, attempt
@@ -79,6 +81,9 @@ pub(crate) struct Event {
     pub(crate) occurred_at: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     refusals: Option<Value>,
+    /// Of its order: tells it from an earlier one with the same id, whose key has expired.
+    #[serde(skip)]
+    pub(crate) accepted_at: DateTime<Utc>,
 }
 
 #[derive(Debug, Serialize)]
@@ -108,6 +113,8 @@ pub(crate) struct Level {
 #[derive(Clone)]
 pub(crate) struct Database {
     pool: Pool,
+    /// Reads for event streams take one: thousands of streams that come back at once leave connections to others.
+    turns: Arc<Semaphore>,
     timeout: Duration,
 }
 
@@ -125,7 +132,8 @@ impl Database {
             .runtime(Runtime::Tokio1)
             .build()
             .context("connection pool cannot be made")?;
-        Ok(Self { pool, timeout })
+        let turns = Arc::new(Semaphore::new(reads.connections.div_ceil(2)));
+        Ok(Self { pool, turns, timeout })
     }
 
     /// A merchant's order.
@@ -253,6 +261,7 @@ fn event(row: &Row) -> Result<Event, tokio_postgres::Error> {
         reason: non_empty(row.try_get(2)?),
         occurred_at: time(row.try_get(3)?),
         refusals: row.try_get(4)?,
+        accepted_at: row.try_get(5)?,
     })
 }
 

@@ -3,6 +3,10 @@
 //! A stream's id is the version, so `Last-Event-ID` resumes it anywhere, at any process. It ends after the last
 //! status, or whenever its process or its place in the log does; a client that comes back to an order to which nothing
 //! can happen any more hears 204, which is how an `EventSource` is told to stay away.
+//!
+//! It stays away from every other status but 200, too (HTML, "Server-sent events"), and comes back only when a stream ends
+//! or no answer comes at all. So a refusal that is worth a retry is told to it as a stream that ends: when to come back, and
+//! the problem as an event of that name. A client that accepts problems beside streams hears the status.
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
@@ -17,18 +21,21 @@ use futures::{Stream, stream};
 use serde::Serialize;
 use warp::Reply as _;
 use warp::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, VARY};
-use warp::http::{HeaderMap, StatusCode};
+use warp::http::{HeaderMap, Method, StatusCode};
 use warp::reply::Response;
+use wire::keys::KeyHash;
 
 use crate::app::App;
 use crate::database::{Event, Unavailable};
-use crate::problem::{Code, Fault, Problem};
+use crate::problem::{self, Code, Fault, Problem};
 use crate::request::{self, Request};
 use crate::routes;
 use crate::watch::{NotNow, Watch};
 
 const MEDIA_TYPE: &str = "text/event-stream";
 const LAST_EVENT_ID: &str = "last-event-id";
+/// A client whose stream broke comes back after that at the earliest, milliseconds.
+const RETRY_MS: u32 = 2000;
 
 #[derive(Serialize)]
 struct Events {
@@ -46,10 +53,11 @@ where
     D: Buf,
 {
     let merchant = request.merchant(&app.keys)?;
+    let key = request.api_key()?;
     let order_id = request::order_id(order_id)?;
     let last_id = after(&request.headers)?;
     let mut response = match streams(&request.headers) {
-        true => follow(app, merchant, order_id, last_id).await?,
+        true => follow(app, (merchant, key), order_id, last_id).await?,
         false => list(app, &merchant, order_id).await?,
     };
     response.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
@@ -57,8 +65,8 @@ where
 }
 
 async fn list(app: &App, merchant: &Merchant, order_id: OrderId) -> Result<Response, Problem> {
-    let events = match app.database.history(merchant, order_id, 0).await {
-        Ok(Some(history)) => history.events,
+    let events = match app.database.events(merchant, order_id).await {
+        Ok(Some(events)) => events,
         Ok(None) => unseen(app, merchant, order_id, None)?,
         Err(error) => unseen(app, merchant, order_id, Some(&error))?,
     };
@@ -84,7 +92,7 @@ fn unseen<T>(
 
 async fn follow(
     app: &App,
-    merchant: Arc<Merchant>,
+    (merchant, key): (Arc<Merchant>, KeyHash),
     order_id: OrderId,
     after: i32,
 ) -> Result<Response, Problem> {
@@ -92,6 +100,7 @@ async fn follow(
     let mut watch = watch.map_err(|why| match why {
         NotNow::NotFollowing => Problem::plain(Code::Starting),
         NotNow::Full => Problem::plain(Code::TooBusy),
+        NotNow::MerchantFull => Problem::plain(Code::TooManyStreams),
     })?;
     let first = match watch.read().await {
         Ok(Some(events)) => events,
@@ -103,25 +112,63 @@ async fn follow(
         *response.status_mut() = StatusCode::NO_CONTENT;
         return Ok(response);
     }
-    // Streams that end together, with their process, do not come back together.
-    let retry = 2000 + 12 * u32::from(order_id.as_bytes()[0]);
-    let mut text = format!("retry: {retry}\n\n");
+    let mut text = retry(RETRY_MS, order_id);
     write(&mut text, &first);
-    let chunks = chunks(text, watch, app.limits.heartbeat());
-    let mut response = warp::reply::stream(Exclusive::new(chunks)).into_response();
+    let keys = Arc::clone(&app.keys);
+    let allowed = move || keys.owner(key).is_some();
+    let chunks = chunks(text, watch, app.limits.heartbeat(), allowed);
+    Ok(event_stream(warp::reply::stream(Exclusive::new(chunks)).into_response()))
+}
+
+/// What a client that asks for a stream hears instead of a refusal that is worth a retry; `None` for others, and for every
+/// other path and refusal.
+pub(crate) fn come_back<B>(
+    request: &Request<B>,
+    path: &str,
+    refusal: &Problem,
+) -> Option<Response> {
+    let wait_ms = u32::from(refusal.code.retry_after_s()?) * 1000;
+    let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+    let ["v1", "orders", order_id, "events"] = parts.as_slice() else { return None };
+    let order_id = request::order_id(order_id).ok()?;
+    let headers = &request.headers;
+    if request.method != Method::GET || !streams(headers) || accepts(headers, problem::MEDIA_TYPE) {
+        return None;
+    }
+    let mut text = retry(wait_ms, order_id);
+    write!(text, "event: problem\ndata: {}\n\n", refusal.body(path))
+        .expect("a text takes everything");
+    let mut response = event_stream(Response::new(text.into()));
+    response.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
+    Some(response)
+}
+
+/// After how long a client shall come back: this and up to three seconds. Streams that end together, with their process,
+/// do not come back together.
+fn retry(least_ms: u32, order_id: OrderId) -> String {
+    format!("retry: {}\n\n", least_ms + 12 * u32::from(order_id.as_bytes()[0]))
+}
+
+fn event_stream(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     // nginx would keep events back until its buffer is full.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-    Ok(response)
+    response
 }
 
-/// The text of the first events, then of each that follows, with a comment where nothing does for a while.
-fn chunks(first: String, watch: Watch, heartbeat: Duration) -> impl Stream<Item = Chunk> + Send {
-    stream::unfold((Some(first), watch), move |(first, mut watch)| async move {
+/// The text of the first events, then of each that follows, with a comment where nothing does for a while. Its API key
+/// may be revoked meanwhile: then nothing more is told, and the stream ends within a heartbeat.
+fn chunks(
+    first: String,
+    watch: Watch,
+    heartbeat: Duration,
+    allowed: impl Fn() -> bool + Send,
+) -> impl Stream<Item = Chunk> + Send {
+    stream::unfold((Some(first), watch, allowed), move |(first, mut watch, allowed)| async move {
         if let Some(text) = first {
-            return Some((Ok(text.into()), (None, watch)));
+            return Some((Ok(text.into()), (None, watch, allowed)));
         }
         let chunk = match tokio::time::timeout(heartbeat, watch.next()).await {
             Ok(None) => return None,
@@ -132,7 +179,7 @@ fn chunks(first: String, watch: Watch, heartbeat: Duration) -> impl Stream<Item 
             }
             Err(_) => Bytes::from_static(b":\n\n"),
         };
-        Some((Ok(chunk), (None, watch)))
+        allowed().then_some((Ok(chunk), (None, watch, allowed)))
     })
 }
 
@@ -145,11 +192,16 @@ fn write(text: &mut String, events: &[Arc<Event>]) {
 
 /// Whether the client asks for a stream.
 fn streams(headers: &HeaderMap) -> bool {
+    accepts(headers, MEDIA_TYPE)
+}
+
+/// Whether the client names this media type.
+fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
     let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).any(|range| {
         let mut parts = range.split(';').map(str::trim);
         let kind = parts.next().unwrap_or_default();
-        kind.eq_ignore_ascii_case(MEDIA_TYPE) && parts.all(|part| part != "q=0")
+        kind.eq_ignore_ascii_case(media_type) && parts.all(|part| part != "q=0")
     })
 }
 
@@ -218,6 +270,32 @@ mod tests {
         assert_eq!(id("7"), Ok(7));
         for bad in ["", "-1", "+1", "x", "99999999999"] {
             assert_eq!(id(bad), Err(Code::ValidationFailed), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_event_source_is_told_to_come_back_and_everybody_else_gets_the_status() {
+        let path = "/v1/orders/00000000-0000-4000-8000-000000000000/events";
+        let told = |method: Method, accept: &str, path: &str, code: Code| {
+            let accept = headers("accept", &[accept]);
+            let request = Request::new(method, accept, String::new(), ());
+            come_back(&request, path, &Problem::plain(code))
+        };
+        for code in [Code::Starting, Code::TooManyStreams, Code::DatabaseUnavailable] {
+            let response = told(Method::GET, MEDIA_TYPE, path, code).unwrap();
+            assert_eq!(response.status(), 200);
+            assert_eq!(response.headers()[CONTENT_TYPE], MEDIA_TYPE);
+        }
+        for (method, accept, path, code) in [
+            (Method::GET, "application/json", path, Code::Starting),
+            (Method::GET, "*/*", path, Code::Starting),
+            (Method::GET, "text/event-stream, application/problem+json", path, Code::Starting),
+            (Method::POST, MEDIA_TYPE, path, Code::Starting),
+            (Method::GET, MEDIA_TYPE, path.trim_end_matches("/events"), Code::Starting),
+            (Method::GET, MEDIA_TYPE, path, Code::OrderNotFound),
+            (Method::GET, MEDIA_TYPE, path, Code::Unauthorized),
+        ] {
+            assert!(told(method, accept, path, code).is_none(), "{accept} {path} {code:?}");
         }
     }
 

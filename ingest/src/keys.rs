@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use events::Merchant;
-use wire::keys::{Keys, KeysError, load};
+use wire::keys::{KeyHash, Keys, KeysError, load};
 
 const RELOAD_EVERY: Duration = Duration::from_secs(1);
 
@@ -34,9 +34,9 @@ impl KeyRing {
         Ok(Self { path: path.to_owned(), current: RwLock::new(Arc::new(keys)) })
     }
 
-    /// See [`Keys::authenticate`].
-    pub fn authenticate(&self, bearer: &str) -> Option<Arc<Merchant>> {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).authenticate(bearer)
+    /// See [`Keys::owner`].
+    pub fn owner(&self, key: KeyHash) -> Option<Arc<Merchant>> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).owner(key)
     }
 
     /// Looks at the file every second, for good. A file that becomes unusable or disappears changes
@@ -97,20 +97,20 @@ mod tests {
         let path = folder.path().join("keys.json");
         let ring = KeyRing::open(&path).unwrap();
         let (secret, entry) = issue(&merchant("shop"));
-        assert!(ring.authenticate(&secret).is_none());
+        assert!(ring.owner(KeyHash::of(&secret)).is_none());
         add(&path, entry.clone()).unwrap();
         let seen = ring.reload_if_changed(None);
-        assert!(ring.authenticate(&secret).is_some());
+        assert!(ring.owner(KeyHash::of(&secret)).is_some());
         assert_eq!(revoke(&path, "unknown").unwrap(), None);
         assert_eq!(revoke(&path, entry.id()).unwrap(), Some(entry));
         let seen = ring.reload_if_changed(seen);
-        assert!(ring.authenticate(&secret).is_none());
+        assert!(ring.owner(KeyHash::of(&secret)).is_none());
         // A broken file keeps what was valid.
         let (secret, entry) = issue(&merchant("shop"));
         add(&path, entry).unwrap();
         let seen = ring.reload_if_changed(seen);
         fs::write(&path, "{").unwrap();
         ring.reload_if_changed(seen);
-        assert!(ring.authenticate(&secret).is_some());
+        assert!(ring.owner(KeyHash::of(&secret)).is_some());
     }
 }

@@ -3,7 +3,8 @@
 //! Reading order: [`service`] (start and end), `routes` (every path), `orders`, `changes`,
 //! `tracking`, `list`, `history`, `stock` and `webhooks` (the handlers), `watch` (what happens to an order, as it
 //! happens), [`validate`] (pure: body → order, or all its faults), [`publish`] (acknowledged,
-//! refused or unknown), [`recent`] and `tail` (repeated clicks), [`problem`] (refusals), [`keys`].
+//! refused or unknown), [`recent`] and `tail` (repeated clicks), `follow` (a topic, for `tail` and `watch`),
+//! [`problem`] (refusals), [`keys`].
 //!
 //! Nothing here writes to a database, and nothing on the way of a POST calls the registry.
 
@@ -14,6 +15,7 @@ pub mod config;
 mod database;
 mod faults;
 mod fingerprint;
+mod follow;
 mod history;
 pub mod keys;
 mod list;

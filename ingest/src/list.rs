@@ -2,6 +2,8 @@
 //!
 //! Costs one or two index scans, which end after 10,000 orders (`database/list.rs`).
 
+use std::collections::HashSet;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Buf;
@@ -69,15 +71,14 @@ fn filter(query: &str) -> Result<Filter, Vec<Fault>> {
     let mut faults = Faults::default();
     let root = Pointer::root();
     let mut asked = Asked::default();
-    let mut seen: Vec<String> = Vec::new();
+    let mut seen = HashSet::new();
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         let at = root.child(&name);
-        if name != "status" && seen.iter().any(|other| *other == name) {
+        if name != "status" && !seen.insert(name.clone()) {
             faults.add(&at, "is given twice");
             continue;
         }
         parameter(&mut asked, &mut faults, &at, &name, &value);
-        seen.push(name.into_owned());
     }
     for (name, from, to) in [
         ("accepted_to", asked.accepted_from, asked.accepted_to),

@@ -1,7 +1,7 @@
 //! `POST /v1/orders`: validate, find who clicked first, record, answer when Kafka has it.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Buf;
 use chrono::{DateTime, Utc};
@@ -151,11 +151,15 @@ pub(crate) fn created(app: &App, response: &mut Response, url: &str, answer: &An
     idempotency(app, response, answer);
 }
 
+/// For how long a key stands for its order at least, milliseconds.
+pub(crate) fn lifetime_ms(app: &App) -> i64 {
+    i64::from(app.idempotency_days) * 24 * 60 * 60 * 1000
+}
+
 /// The headers that tell a client what its key stands for.
 pub(crate) fn idempotency(app: &App, response: &mut Response, answer: &Answer) {
-    let lifetime = Duration::from_secs(u64::from(app.idempotency_days) * 24 * 60 * 60);
-    let lifetime = i64::try_from(lifetime.as_millis()).expect("days fit");
-    let expires = DateTime::<Utc>::from_timestamp_millis(answer.accepted_at.plus(lifetime).0);
+    let expires = answer.accepted_at.plus(lifetime_ms(app));
+    let expires = DateTime::<Utc>::from_timestamp_millis(expires.0);
     let text = expires.unwrap_or_default().format("%a, %d %b %Y %H:%M:%S GMT").to_string();
     let value = HeaderValue::from_str(&text).expect("a date is visible ASCII");
     response.headers_mut().insert(EXPIRES, value);

@@ -65,15 +65,26 @@ impl Waiting {
         order_id: OrderId,
         answer: &Answer,
     ) -> Response {
-        let decided = tokio::time::timeout_at(self.until, decided(&mut self.watch)).await;
-        let mut response = match decided.ok().flatten() {
+        // The store may have an order whose key has expired, and which this one has the id of.
+        self.watch.not_before(answer.accepted_at.plus(-orders::lifetime_ms(app)));
+        let waited = tokio::time::timeout_at(self.until, decided(&mut self.watch)).await;
+        let honoured = honoured(&waited);
+        let mut response = match waited.ok().flatten() {
             Some(event) => placed(app, order_id, &event, answer),
             None => orders::accepted(app, order_id, answer),
         };
-        let applied = HeaderValue::from_str(&format!("wait={}", self.seconds));
-        response.headers_mut().insert(APPLIED, applied.expect("a number is visible ASCII"));
+        if honoured {
+            let applied = HeaderValue::from_str(&format!("wait={}", self.seconds));
+            response.headers_mut().insert(APPLIED, applied.expect("a number is visible ASCII"));
+        }
         response
     }
+}
+
+/// Whether the preference was honoured, which is what `Preference-Applied` may say (RFC 7240, section 3): the answer came
+/// as soon as there was one, or after the whole time; not when the watch ended before.
+fn honoured<E, T>(waited: &Result<Option<E>, T>) -> bool {
+    !matches!(waited, Ok(None))
 }
 
 /// Where the order stands once it is more than received; `None` when nobody can tell.
@@ -118,6 +129,13 @@ fn wait(headers: &HeaderMap) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wait_that_ended_early_for_nothing_was_not_applied() {
+        assert!(honoured::<_, ()>(&Ok(Some("reserved"))));
+        assert!(honoured::<&str, _>(&Err("out of time")));
+        assert!(!honoured::<&str, ()>(&Ok(None)));
+    }
 
     #[test]
     fn a_wait_is_bounded_and_what_is_not_understood_is_passed_over() {

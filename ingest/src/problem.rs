@@ -80,6 +80,8 @@ codes! {
         "Unknown or missing fields, wrong types, values out of range: `errors` lists every one with its JSON pointer."
     IdempotencyKeyConflict 422 "idempotency_key_conflict" false "The key stands for another request"
         "The same Idempotency-Key was used with another body, which counts; use a new key for a new order or receipt."
+    TooManyStreams 429 "too_many_streams" true "Too many event streams at once"
+        "The merchant has as many event streams open as one may have (`limits.merchant_watchers`): close some, and see `Retry-After`."
     Internal 500 "internal_error" true "Something is wrong on our side"
         "A fault of this service; retry with the same key."
     Starting 503 "starting" true "Not ready yet"
@@ -92,6 +94,20 @@ codes! {
         "PostgreSQL is down or its tables are missing; only orders accepted in the last minutes can be answered."
     OutcomeUnknown 504 "outcome_unknown" true "It may or may not be recorded"
         "Kafka did not acknowledge in time, so the request may have been recorded, or be recorded within the next seconds. Retry with the same Idempotency-Key until a 202 or 422: it counts once."
+}
+
+impl Code {
+    /// Seconds after which the same request is worth another try; `None` where it is not, or where nothing speaks
+    /// against one at once.
+    pub fn retry_after_s(self) -> Option<u16> {
+        match self {
+            Self::Starting | Self::KafkaUnavailable | Self::DatabaseUnavailable => Some(2),
+            Self::TooBusy | Self::OutcomeUnknown => Some(1),
+            // Nothing changes until one of them is closed.
+            Self::TooManyStreams => Some(10),
+            _ => None,
+        }
+    }
 }
 
 /// One fault of a request.
@@ -150,8 +166,8 @@ impl Problem {
         Self { code: Code::ValidationFailed, detail, errors, allow: "" }
     }
 
-    /// The answer to the request for this path.
-    pub fn response(&self, path: &str) -> Response {
+    /// The body of the answer to the request for this path: JSON on one line.
+    pub fn body(&self, path: &str) -> String {
         let code = self.code;
         let body = Body {
             kind: format!("/problems/{}", code.as_str()),
@@ -163,8 +179,13 @@ impl Problem {
             retryable: code.retryable(),
             errors: &self.errors,
         };
-        let body = serde_json::to_vec(&body).expect("a problem is made of strings and numbers");
-        let mut response = Response::new(body.into());
+        serde_json::to_string(&body).expect("a problem is made of strings and numbers")
+    }
+
+    /// The answer to the request for this path.
+    pub fn response(&self, path: &str) -> Response {
+        let code = self.code;
+        let mut response = Response::new(self.body(path).into());
         *response.status_mut() = code.status();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
@@ -175,13 +196,10 @@ impl Problem {
             Code::MethodNotAllowed => {
                 headers.insert(ALLOW, HeaderValue::from_static(self.allow));
             }
-            Code::Starting | Code::KafkaUnavailable | Code::DatabaseUnavailable => {
-                headers.insert(RETRY_AFTER, HeaderValue::from_static("2"));
-            }
-            Code::TooBusy | Code::OutcomeUnknown => {
-                headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
-            }
             _ => {}
+        }
+        if let Some(seconds) = code.retry_after_s() {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }
@@ -238,7 +256,7 @@ mod tests {
             let response = Problem::plain(*code).response("/");
             let told = response.headers().contains_key(RETRY_AFTER);
             let status = response.status().as_u16();
-            assert_eq!(told, status == 503 || status == 504, "{}", code.as_str());
+            assert_eq!(told, [429, 503, 504].contains(&status), "{}", code.as_str());
         }
     }
 

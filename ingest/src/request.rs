@@ -13,6 +13,7 @@ use serde_json::Value;
 use uuid::Uuid;
 use warp::http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use warp::http::{HeaderMap, Method};
+use wire::keys::KeyHash;
 
 use crate::config::Limits;
 use crate::keys::KeyRing;
@@ -40,6 +41,11 @@ impl<B> Request<B> {
     }
 
     pub(crate) fn merchant(&self, keys: &KeyRing) -> Result<Arc<Merchant>, Problem> {
+        keys.owner(self.api_key()?).ok_or_else(|| Problem::plain(Code::Unauthorized))
+    }
+
+    /// The API key that the request came with, whoever's it is.
+    pub(crate) fn api_key(&self) -> Result<KeyHash, Problem> {
         let refused = || Problem::plain(Code::Unauthorized);
         let value = self.headers.get(AUTHORIZATION).ok_or_else(refused)?;
         let (scheme, token) =
@@ -47,7 +53,7 @@ impl<B> Request<B> {
         if !scheme.eq_ignore_ascii_case("bearer") {
             return Err(refused());
         }
-        keys.authenticate(token.trim()).ok_or_else(refused)
+        Ok(KeyHash::of(token.trim()))
     }
 
     /// The merchant, and the id of the API key, which the history names.

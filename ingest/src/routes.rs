@@ -151,14 +151,16 @@ where
         Some(app) => dispatch(app, path, &mut request).await,
         None => ("starting", Err(Problem::plain(Code::Starting))),
     };
-    let response = match answered {
-        Ok(response) => response,
+    let (status, response) = match answered {
+        Ok(response) => (response.status(), response),
         Err(problem) => {
             request.discard().await;
-            problem.response(path)
+            let response = history::come_back(&request, path, &problem);
+            // It counts as what it is, whatever it has to look like.
+            (problem.code.status(), response.unwrap_or_else(|| problem.response(path)))
         }
     };
-    HTTP_REQUESTS.with_label_values(&[route, response.status().as_str()]).inc();
+    HTTP_REQUESTS.with_label_values(&[route, status.as_str()]).inc();
     HTTP_SECONDS.with_label_values(&[route]).observe(start.elapsed().as_secs_f64());
     response
 }
@@ -225,6 +227,18 @@ mod tests {
         let answer = get("/v1/orders/x").await;
         assert_eq!(answer.status(), 503);
         assert_eq!(answer.headers()["retry-after"], "2");
+        // An EventSource would never ask again after a 503.
+        let events = "/v1/orders/00000000-0000-4000-8000-000000000000/events";
+        let request = reqwest::Client::new().get(format!("http://{address}{events}"));
+        let answer = request.header("accept", "text/event-stream").send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        assert_eq!(answer.headers()["content-type"], "text/event-stream");
+        let text = answer.text().await.unwrap();
+        let (retry, problem) = text.split_once("\n\nevent: problem\ndata: ").unwrap();
+        assert_eq!(retry, "retry: 2000");
+        let problem: serde_json::Value = serde_json::from_str(problem.trim_end()).unwrap();
+        assert_eq!((&problem["code"], &problem["status"]), (&"starting".into(), &503.into()));
+        assert_eq!(get(events).await.status(), 503);
         assert!(get("/problems/outcome_unknown").await.text().await.unwrap().contains("504"));
     }
 

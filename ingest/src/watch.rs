@@ -1,38 +1,36 @@
 //! An order's events from any version on, as they happen: what the tracking store has, then what the log brings, without a
 //! gap or a repetition between the two.
 //!
-//! [`Follower`] reads `order-status` once for the whole process, [`Hub`] hands changes to those who wait for them. The
+//! [`Statuses`] reads `order-status` once for the whole process, [`Hub`] hands changes to those who wait for them. The
 //! log is ahead of the store, so a watch begins at a place in the log: what is before it is read from the store, if need
-//! be once more when the store has got there ([`Stored`]). Versions are gapless, so whoever has heard one from the
-//! log can do without.
+//! be once more when the store has got there ([`Stored`]); [`Sequence`] puts the two together.
 //!
 //! A watch costs at most two reads of the store, a place in a map and a queue of sixteen. 9,500 open streams took 30 kB
 //! of memory each, their connections included, and 3 % of a core between events.
 
 mod ending;
-mod follow;
 mod hub;
+mod sequence;
+mod statuses;
 mod stored;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use events::{Codec, Merchant, OrderId};
+use events::{Codec, Merchant, Millis, OrderId};
 
 use crate::config::Config;
 use crate::database::{Database, Event, History, Unavailable};
-use ending::Ending;
-use follow::Follower;
-use hub::Watcher;
+use crate::follow::Follower;
+use hub::{Bounds, Watcher};
 pub(crate) use hub::{Hub, NotNow};
+use sequence::Sequence;
+use statuses::Statuses;
 use stored::Stored;
 
 /// Before the store is asked again that did not answer.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Events that wait for one before them: an order has about ten in all.
-const MOST_AHEAD: usize = 100;
 
 /// What every watch needs.
 pub(crate) struct Watching {
@@ -50,8 +48,11 @@ impl Watching {
         codec: Codec,
         database: Database,
     ) -> Result<Self> {
-        let hub = Arc::new(Hub::new(partitions, config.limits.watchers));
-        let follower = Follower::start(config, partitions, codec, Arc::clone(&hub))?;
+        let (all, of_merchant) = (config.limits.watchers, config.limits.merchant_watchers);
+        let bounds = Bounds { all, of_merchant };
+        let hub = Arc::new(Hub::new(partitions, bounds));
+        let statuses = Statuses { hub: Arc::clone(&hub) };
+        let follower = Follower::start(config, partitions, codec, statuses)?;
         Ok(Self { hub, stored: Stored::start(database.clone()), database, _follower: follower })
     }
 
@@ -62,17 +63,9 @@ impl Watching {
         order_id: OrderId,
         after: i32,
     ) -> Result<Watch, NotNow> {
-        let watcher = self.hub.watch(order_id)?;
-        Ok(Watch {
-            needed: Some(watcher.from),
-            watching: Arc::clone(self),
-            watcher,
-            merchant,
-            order_id,
-            next: after.saturating_add(1),
-            ahead: BTreeMap::new(),
-            ending: Ending::default(),
-        })
+        let watcher = self.hub.watch(&merchant, order_id)?;
+        let sequence = Sequence::new(after, watcher.from);
+        Ok(Watch { watching: Arc::clone(self), watcher, merchant, order_id, sequence })
     }
 }
 
@@ -82,20 +75,19 @@ pub(crate) struct Watch {
     watcher: Watcher,
     merchant: Arc<Merchant>,
     order_id: OrderId,
-    /// The version that is told next.
-    next: i32,
-    /// Later ones, for which it has to be found first.
-    ahead: BTreeMap<i32, Arc<Event>>,
-    /// The store has to be read when it has got there; `None` once the log alone is enough.
-    needed: Option<i64>,
-    ending: Ending,
+    sequence: Sequence,
 }
 
 impl Watch {
+    /// An order that was accepted before is not meant: its key has expired, and stands for this one.
+    pub(crate) fn not_before(&mut self, accepted_at: Millis) {
+        self.sequence.not_before(accepted_at);
+    }
+
     /// Reads the store once. `None`: it doesn't know the order (yet).
     pub(crate) async fn read(&mut self) -> Result<Option<Vec<Arc<Event>>>, Unavailable> {
         let history = self.history().await?;
-        Ok(history.map(|history| self.merge(history)))
+        Ok(history.map(|history| self.sequence.merge(history)))
     }
 
     /// The next events, one or more, each version once and in order; `None` when the watch has ended, by
@@ -105,7 +97,7 @@ impl Watch {
             if self.over() {
                 return None;
             }
-            let found = match self.needed {
+            let found = match self.sequence.needed() {
                 None => self.watcher.next().await.map(Found::Change)?,
                 Some(offset) => {
                     let from_store = catch_up(
@@ -120,8 +112,8 @@ impl Watch {
                 }
             };
             let events = match found {
-                Found::Change(change) => self.take(change)?,
-                Found::History(history) => self.merge(history),
+                Found::Change(change) => self.sequence.take(change, self.watcher.position())?,
+                Found::History(history) => self.sequence.merge(history),
             };
             if !events.is_empty() {
                 return Some(events);
@@ -131,71 +123,11 @@ impl Watch {
 
     /// Whether nothing can follow what was told.
     pub(crate) fn over(&self) -> bool {
-        self.ending.over(chrono::Utc::now().timestamp_millis())
+        self.sequence.over(chrono::Utc::now().timestamp_millis())
     }
 
     async fn history(&self) -> Result<Option<History>, Unavailable> {
         self.watching.database.history(&self.merchant, self.order_id, self.watcher.partition).await
-    }
-
-    /// What the store has, and what of the log waited for it. Holes that the store has, too, stay.
-    fn merge(&mut self, history: History) -> Vec<Arc<Event>> {
-        let complete = self.needed.is_none_or(|offset| history.stored >= offset);
-        let mut events = Vec::new();
-        let mut ending = Ending::default();
-        for event in history.events {
-            ending.note(&event);
-            if event.version >= self.next {
-                self.next = event.version + 1;
-                events.push(Arc::new(event));
-            }
-        }
-        if ending.version >= self.ending.version {
-            self.ending = ending;
-        }
-        if complete {
-            self.needed = None;
-            for (version, event) in std::mem::take(&mut self.ahead) {
-                if version >= self.next {
-                    self.tell(event, &mut events);
-                }
-            }
-        } else {
-            events.extend(self.contiguous());
-        }
-        events
-    }
-
-    /// A change from the log; `None` when too much is missing before it.
-    fn take(&mut self, change: Arc<Event>) -> Option<Vec<Arc<Event>>> {
-        if change.version > self.next {
-            // Either the store has what is missing by now, or nobody has.
-            self.needed = self.needed.or_else(|| Some(self.watcher.position()));
-            self.ahead.insert(change.version, change);
-            return (self.ahead.len() <= MOST_AHEAD).then(Vec::new);
-        }
-        let mut events = Vec::new();
-        if change.version == self.next {
-            self.tell(change, &mut events);
-        }
-        events.extend(self.contiguous());
-        // Whatever comes after this one comes from the log.
-        self.needed = (!self.ahead.is_empty()).then(|| self.watcher.position());
-        Some(events)
-    }
-
-    fn contiguous(&mut self) -> Vec<Arc<Event>> {
-        let mut events = Vec::new();
-        while let Some(event) = self.ahead.remove(&self.next) {
-            self.tell(event, &mut events);
-        }
-        events
-    }
-
-    fn tell(&mut self, event: Arc<Event>, events: &mut Vec<Arc<Event>>) {
-        self.next = event.version + 1;
-        self.ending.note(&event);
-        events.push(event);
     }
 }
 

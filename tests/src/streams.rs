@@ -40,8 +40,10 @@ pub async fn measure(
     lasting: Duration,
     results: &mut Results,
 ) -> Result<()> {
-    let held = ("INGEST_RESERVATION_SECONDS", "7200");
-    let stack = Stack::builder().service_env(Service::Ingest, held.0, held.1);
+    let most = streams.to_string();
+    let stack = Stack::builder()
+        .service_env(Service::Ingest, "INGEST_RESERVATION_SECONDS", "7200")
+        .service_env(Service::Ingest, "INGEST_LIMITS__MERCHANT_WATCHERS", &most);
     let system = System::start(stack, INSTANCES).await?;
     let urls = system.stack.ingest_urls();
     let address = urls[0].trim_start_matches("http://").to_owned();

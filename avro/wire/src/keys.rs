@@ -55,10 +55,21 @@ struct File {
     keys: Vec<Entry>,
 }
 
+/// A secret's hash: who keeps it can ask whether the key still counts, and cannot call with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct KeyHash([u8; 32]);
+
+impl KeyHash {
+    /// Of the token without the word `Bearer`.
+    pub fn of(bearer: &str) -> Self {
+        Self(hash(bearer))
+    }
+}
+
 /// The keys of a file, ready to authenticate.
 #[derive(Debug, Default)]
 pub struct Keys {
-    merchants: HashMap<[u8; 32], Arc<Merchant>>,
+    merchants: HashMap<KeyHash, Arc<Merchant>>,
 }
 
 /// Reads a key file.
@@ -70,15 +81,15 @@ pub fn load(path: &Path) -> Result<Keys, KeysError> {
     for entry in list(path)? {
         let hash = parse_hash(&entry.sha256)
             .ok_or_else(|| malformed(path, &format!("{} is no SHA-256", entry.sha256)))?;
-        merchants.insert(hash, Arc::new(entry.merchant));
+        merchants.insert(KeyHash(hash), Arc::new(entry.merchant));
     }
     Ok(Keys { merchants })
 }
 
 impl Keys {
-    /// The merchant whose key this is; `bearer` is the token without the word `Bearer`.
-    pub fn authenticate(&self, bearer: &str) -> Option<Arc<Merchant>> {
-        self.merchants.get(&hash(bearer)).cloned()
+    /// The merchant whose key this is, as long as it is not revoked.
+    pub fn owner(&self, key: KeyHash) -> Option<Arc<Merchant>> {
+        self.merchants.get(&key).cloned()
     }
 
     /// How many keys there are.
@@ -200,10 +211,10 @@ mod tests {
         add(&path, shop_entry.clone()).unwrap();
         add(&path, other_entry).unwrap();
         let keys = load(&path).unwrap();
-        assert_eq!(keys.authenticate(&shop).unwrap().as_str(), "shop");
-        assert_eq!(keys.authenticate(&other).unwrap().as_str(), "other");
-        assert!(keys.authenticate("").is_none());
-        assert!(keys.authenticate(&shop_entry.sha256).is_none(), "the file is no key");
+        assert_eq!(keys.owner(KeyHash::of(&shop)).unwrap().as_str(), "shop");
+        assert_eq!(keys.owner(KeyHash::of(&other)).unwrap().as_str(), "other");
+        assert!(keys.owner(KeyHash::of("")).is_none());
+        assert!(keys.owner(KeyHash::of(&shop_entry.sha256)).is_none(), "the file is no key");
         assert!(!fs::read_to_string(&path).unwrap().contains(&shop));
         assert!(shop.starts_with("tr_") && shop.len() == 3 + 43, "{shop}");
     }
@@ -215,9 +226,9 @@ mod tests {
         let (secret, entry) = issue(&merchant("shop"));
         add(&path, entry.clone()).unwrap();
         assert_eq!(revoke(&path, "unknown").unwrap(), None);
-        assert!(load(&path).unwrap().authenticate(&secret).is_some());
+        assert!(load(&path).unwrap().owner(KeyHash::of(&secret)).is_some());
         assert_eq!(revoke(&path, entry.id()).unwrap(), Some(entry));
-        assert!(load(&path).unwrap().authenticate(&secret).is_none());
+        assert!(load(&path).unwrap().owner(KeyHash::of(&secret)).is_none());
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub(crate) fn plan(data: &Path, ports: &Ports) -> Result<Plan> {
     const NAME: &str = "payment-simulator";
     let port = ports.get(NAME)?;
     let mut spec = Spec::new(NAME, binary(NAME)?, data, crate::stack::log_file(data, NAME));
-    let webhooks = format!("http://127.0.0.1:{}/v1/webhooks/payments", first_ingest_port(ports)?);
+    let webhooks = format!("http://127.0.0.1:{}/v1/webhooks/payments/", first_ingest_port(ports)?);
     spec.args = ["--listen", &format!("127.0.0.1:{port}"), "--webhook-url", &webhooks]
         .map(Into::into)
         .to_vec();

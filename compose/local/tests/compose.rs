@@ -23,7 +23,6 @@ fn a_compose_implementation_understands_it() -> Result<()> {
         "courier-simulator",
         "ingest",
         "kafka",
-        "payment-simulator",
         "postgres",
         "processors",
         "registry",
@@ -78,10 +77,15 @@ fn passwords_come_from_outside() -> Result<()> {
     Ok(())
 }
 
-/// Whoever starts it can pay at once: both sides know the simulator's providers.
+/// What everybody knows opens nothing unless it is asked for, and is no real provider's by name: both sides know the
+/// simulated ones with `demo.yaml`, and none without.
 #[test]
-fn the_simulated_payment_providers_are_set_up() -> Result<()> {
-    let resolved = services(&config(&[COMPOSE], Some(".env.example"))?);
+fn simulated_payment_providers_are_there_for_the_demo_alone() -> Result<()> {
+    let plain = config(&[COMPOSE], Some(".env.example"))?;
+    for word in ["PROVIDERS__", "whsec_", "sk_", "payment-simulator"] {
+        ensure!(!plain.contains(word), "{word} in compose.yaml");
+    }
+    let resolved = services(&config(&[COMPOSE, "demo.yaml"], Some(".env.example"))?);
     let expect = |service: &str, setting: String| {
         ensure!(resolved[service].contains(&setting), "{service} lacks {setting}");
         Ok(())
@@ -89,13 +93,18 @@ fn the_simulated_payment_providers_are_set_up() -> Result<()> {
     for (code, kind, secret) in
         [("stripe", "stripe", STRIPE_SECRET), ("gift", "balance", GIFT_SECRET)]
     {
-        let upper = code.to_ascii_uppercase();
+        let upper = format!("SIMULATED_{}", code.to_ascii_uppercase());
         expect("ingest", format!("INGEST_WEBHOOKS__PROVIDERS__{upper}__KIND: {kind}"))?;
         expect("ingest", format!("INGEST_WEBHOOKS__PROVIDERS__{upper}__SECRET: {secret}"))?;
         let called = format!("PROCESSORS_PAYMENTS__PROVIDERS__{upper}");
         expect("processors", format!("{called}__KIND: {kind}"))?;
         expect("processors", format!("{called}__URL: http://payment-simulator:8091/{code}"))?;
     }
+    let webhooks = "http://ingest:8080/v1/webhooks/payments/simulated_";
+    expect("payment-simulator", format!("- --webhook-url={webhooks}"))?;
+    let named = |line: &&String| line.contains("PROVIDERS__") && !line.contains("__SIMULATED_");
+    let real: Vec<&String> = resolved.values().flatten().filter(named).collect();
+    ensure!(real.is_empty(), "not named simulated: {real:?}");
     Ok(())
 }
 

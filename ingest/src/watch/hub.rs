@@ -5,10 +5,10 @@
 //! client resumes.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use events::{OrderId, topics};
+use events::{Merchant, OrderId, topics};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -25,6 +25,8 @@ pub(crate) enum NotNow {
     NotFollowing,
     /// There are as many watchers as may be.
     Full,
+    /// The merchant has as many as one may have.
+    MerchantFull,
 }
 
 /// See the module.
@@ -34,9 +36,23 @@ pub(crate) struct Hub {
     positions: Vec<AtomicI64>,
     following: AtomicBool,
     closed: AtomicBool,
-    watching: AtomicUsize,
-    most: usize,
+    places: Mutex<Places>,
+    bounds: Bounds,
     next: AtomicU64,
+}
+
+/// How many watchers there may be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    pub(crate) all: usize,
+    /// Of one merchant, so that none takes the places of all others.
+    pub(crate) of_merchant: usize,
+}
+
+#[derive(Default)]
+struct Places {
+    taken: usize,
+    by_merchant: HashMap<Arc<Merchant>, usize>,
 }
 
 struct Entry {
@@ -45,22 +61,26 @@ struct Entry {
 }
 
 impl Hub {
-    /// A hub for at most this many watchers, which nobody follows the log for yet.
-    pub(crate) fn new(partitions: i32, most: usize) -> Self {
+    /// A hub for so many watchers, which nobody follows the log for yet.
+    pub(crate) fn new(partitions: i32, bounds: Bounds) -> Self {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             positions: (0..partitions).map(|_| AtomicI64::new(0)).collect(),
             following: AtomicBool::new(false),
             closed: AtomicBool::new(false),
-            watching: AtomicUsize::new(0),
-            most,
+            places: Mutex::default(),
+            bounds,
             next: AtomicU64::new(0),
         }
     }
 
     /// From now on every change of the order that is not before [`Watcher::from`] in the log reaches the watcher.
-    pub(crate) fn watch(self: &Arc<Self>, order_id: OrderId) -> Result<Watcher, NotNow> {
-        let place = Place::take(self).ok_or(NotNow::Full)?;
+    pub(crate) fn watch(
+        self: &Arc<Self>,
+        merchant: &Arc<Merchant>,
+        order_id: OrderId,
+    ) -> Result<Watcher, NotNow> {
+        let place = Place::take(self, merchant)?;
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let (queue, changes) = mpsc::channel(QUEUE);
         {
@@ -122,6 +142,10 @@ impl Hub {
         self.lost();
     }
 
+    fn places(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn shard(&self, id: Uuid) -> MutexGuard<'_, HashMap<Uuid, Vec<Entry>>> {
         // Ids are digests, so any byte spreads them.
         let shard = usize::from(id.as_bytes()[15]) % SHARDS;
@@ -130,20 +154,38 @@ impl Hub {
 }
 
 /// One of the places that there are for watchers.
-struct Place(Arc<Hub>);
+struct Place {
+    hub: Arc<Hub>,
+    merchant: Arc<Merchant>,
+}
 
 impl Place {
-    fn take(hub: &Arc<Hub>) -> Option<Self> {
-        let before = hub.watching.fetch_add(1, Ordering::Relaxed);
+    fn take(hub: &Arc<Hub>, merchant: &Arc<Merchant>) -> Result<Self, NotNow> {
+        let mut places = hub.places();
+        let own = places.by_merchant.get(merchant).copied().unwrap_or_default();
+        if places.taken >= hub.bounds.all {
+            return Err(NotNow::Full);
+        }
+        if own >= hub.bounds.of_merchant {
+            return Err(NotNow::MerchantFull);
+        }
+        places.taken += 1;
+        places.by_merchant.insert(Arc::clone(merchant), own + 1);
         wire::telemetry::ORDER_WATCHERS.inc();
-        let place = Self(Arc::clone(hub));
-        (before < hub.most).then_some(place)
+        Ok(Self { hub: Arc::clone(hub), merchant: Arc::clone(merchant) })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.watching.fetch_sub(1, Ordering::Relaxed);
+        let mut places = self.hub.places();
+        places.taken -= 1;
+        if let Some(own) = places.by_merchant.get_mut(&self.merchant) {
+            *own -= 1;
+            if *own == 0 {
+                places.by_merchant.remove(&self.merchant);
+            }
+        }
         wire::telemetry::ORDER_WATCHERS.dec();
     }
 }
@@ -169,14 +211,14 @@ impl Watcher {
     /// Where the follower is in the order's partition.
     pub(super) fn position(&self) -> i64 {
         let position =
-            usize::try_from(self.partition).ok().and_then(|n| self.place.0.positions.get(n));
+            usize::try_from(self.partition).ok().and_then(|n| self.place.hub.positions.get(n));
         position.map_or(0, |position| position.load(Ordering::SeqCst))
     }
 }
 
 impl Drop for Watcher {
     fn drop(&mut self) {
-        let mut shard = self.place.0.shard(self.order_id.0);
+        let mut shard = self.place.hub.shard(self.order_id.0);
         if let Some(entries) = shard.get_mut(&self.order_id.0) {
             entries.retain(|entry| entry.number != self.number);
             if entries.is_empty() {
@@ -198,18 +240,23 @@ mod tests {
         Arc::new(Event::sample(version, "reserved", ""))
     }
 
-    fn hub(most: usize) -> Arc<Hub> {
-        let hub = Arc::new(Hub::new(1, most));
+    fn merchant(name: &str) -> Arc<Merchant> {
+        Arc::new(Merchant::parse(name).unwrap())
+    }
+
+    fn hub(all: usize) -> Arc<Hub> {
+        let hub = Arc::new(Hub::new(1, Bounds { all, of_merchant: all }));
         hub.following();
         hub
     }
 
     #[tokio::test]
     async fn everybody_who_watches_an_order_hears_of_it_and_nobody_else() {
-        let hub = hub(10);
+        let (hub, shop) = (hub(10), merchant("shop"));
         hub.passing(0, 41);
-        let (mut a, mut b) = (hub.watch(order(1)).unwrap(), hub.watch(order(1)).unwrap());
-        let mut other = hub.watch(order(2)).unwrap();
+        let (mut a, mut b) =
+            (hub.watch(&shop, order(1)).unwrap(), hub.watch(&shop, order(1)).unwrap());
+        let mut other = hub.watch(&shop, order(2)).unwrap();
         assert_eq!((a.from, a.position()), (42, 42));
         hub.passing(0, 42);
         assert_eq!((a.from, a.position()), (42, 43));
@@ -227,8 +274,8 @@ mod tests {
 
     #[tokio::test]
     async fn who_does_not_listen_is_dropped() {
-        let hub = hub(10);
-        let mut slow = hub.watch(order(1)).unwrap();
+        let (hub, shop) = (hub(10), merchant("shop"));
+        let mut slow = hub.watch(&shop, order(1)).unwrap();
         for version in 1..=20 {
             hub.tell(order(1).0, &change(version));
         }
@@ -242,20 +289,38 @@ mod tests {
 
     #[tokio::test]
     async fn watchers_are_bounded_and_end_with_the_log_and_the_process() {
-        let hub = Arc::new(Hub::new(1, 1));
-        assert_eq!(hub.watch(order(1)).err(), Some(NotNow::NotFollowing));
+        let hub = Arc::new(Hub::new(1, Bounds { all: 1, of_merchant: 1 }));
+        let shop = merchant("shop");
+        assert_eq!(hub.watch(&shop, order(1)).err(), Some(NotNow::NotFollowing));
         hub.following();
-        let mut one = hub.watch(order(1)).unwrap();
-        assert_eq!(hub.watch(order(2)).err(), Some(NotNow::Full));
+        let mut one = hub.watch(&shop, order(1)).unwrap();
+        assert_eq!(hub.watch(&shop, order(2)).err(), Some(NotNow::Full));
         hub.lost();
         assert!(one.next().await.is_none());
         drop(one);
         hub.following();
-        let mut one = hub.watch(order(1)).unwrap();
+        let mut one = hub.watch(&shop, order(1)).unwrap();
         hub.close();
         assert!(one.next().await.is_none());
         hub.following();
         drop(one);
-        assert_eq!(hub.watch(order(1)).err(), Some(NotNow::NotFollowing));
+        assert_eq!(hub.watch(&shop, order(1)).err(), Some(NotNow::NotFollowing));
+    }
+
+    #[test]
+    fn one_merchant_does_not_take_everybodys_place() {
+        let hub = Arc::new(Hub::new(1, Bounds { all: 3, of_merchant: 2 }));
+        hub.following();
+        let (shop, other) = (merchant("shop"), merchant("other"));
+        let first = hub.watch(&shop, order(1)).unwrap();
+        let second = hub.watch(&shop, order(1)).unwrap();
+        assert_eq!(hub.watch(&merchant("shop"), order(2)).err(), Some(NotNow::MerchantFull));
+        let others = hub.watch(&other, order(3)).unwrap();
+        assert_eq!(hub.watch(&other, order(3)).err(), Some(NotNow::Full));
+        drop(first);
+        assert!(hub.watch(&shop, order(2)).is_ok());
+        drop((second, others));
+        assert!(hub.places().by_merchant.is_empty(), "nothing is left of those who are gone");
+        assert_eq!(hub.places().taken, 0);
     }
 }

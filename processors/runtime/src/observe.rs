@@ -22,9 +22,9 @@ pub fn observe(observed: &Observed<'_>) {
             TRANSACTIONS.with_label_values(&["reinitialised"]).inc();
             tracing::warn!(took_ms = took.as_millis(), "slow commit: producer made anew");
         }
-        Observed::Redone(error) => {
+        Observed::Redone(tasks, error) => {
             TRANSACTIONS.with_label_values(&["redone"]).inc();
-            forget_payments();
+            tasks.iter().for_each(|task| forget_payments(*task));
             tracing::warn!(error = format!("{error:#}"), "batch dropped, tasks restored");
         }
         Observed::NotTakenOver(task, error) => {
@@ -124,24 +124,53 @@ fn noticed(partition: i32, notice: &Notice) {
 
 /// What is known of a partition that was handed over is its next owner's to report.
 fn forget(task: TaskId) {
-    let partition = task.partition.to_string();
-    match task.processor.name {
-        "couriers" => telemetry::forget(&COURIER_BREAKER, "partition", &partition),
-        "orders" => {
-            telemetry::forget(&PAYMENTS_WAITING, "partition", &partition);
-            telemetry::forget(&PAYMENTS_OLDEST, "partition", &partition);
-        }
-        _ => {}
+    if task.processor.name == "couriers" {
+        telemetry::forget(&COURIER_BREAKER, "partition", &task.partition.to_string());
     }
+    forget_payments(task);
 }
 
-/// Another process may tell of these partitions from now on; those that stay tell again with their next change,
-/// which a waiting payment makes by itself.
-fn forget_payments() {
-    PAYMENTS_WAITING.reset();
-    PAYMENTS_OLDEST.reset();
+/// Another process may tell of the partition from now on; if it stays, it is told of again with its next change, which a
+/// waiting payment makes by itself.
+fn forget_payments(task: TaskId) {
+    if task.processor.name == "orders" {
+        let partition = task.partition.to_string();
+        telemetry::forget(&PAYMENTS_WAITING, "partition", &partition);
+        telemetry::forget(&PAYMENTS_OLDEST, "partition", &partition);
+    }
 }
 
 fn names(tasks: &[TaskId]) -> String {
     tasks.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use events::{Millis, PaymentStep, ProviderCode, topics};
+    use machines::topology::Processor;
+
+    use super::*;
+
+    #[test]
+    fn what_is_redone_hides_its_own_payments_alone() {
+        let task = |partition| {
+            let processor = Processor::by_commands(topics::ORDERS.name).unwrap();
+            TaskId { processor, partition }
+        };
+        // Metrics are the whole process': no other test has these partitions.
+        let (redone, other) = (7001, 7002);
+        for partition in [redone, other] {
+            let provider = ProviderCode::parse("redone").unwrap();
+            let (steps, oldest) = (vec![(PaymentStep::Capture, 3)], Some(Millis(5_000)));
+            noticed(partition, &Notice::PaymentsWait { provider, steps, oldest });
+        }
+        let told = |partition: i32| {
+            let text = prometheus::TextEncoder::new().encode_to_string(&prometheus::gather());
+            let label = format!("partition=\"{partition}\"");
+            text.unwrap().lines().filter(|line| line.contains(&label)).count()
+        };
+        assert_eq!((told(redone), told(other)), (2, 2));
+        observe(&Observed::Redone(&[task(redone)], &anyhow::anyhow!("a broker is away")));
+        assert_eq!((told(redone), told(other)), (0, 2));
+    }
 }

@@ -201,7 +201,7 @@ impl Platform for KafkaPlatform {
     fn observe(&self, observed: Observed<'_>) {
         match observed {
             Observed::Ready => self.ready.store(true, Ordering::Release),
-            Observed::Redone(_) => self.ready.store(false, Ordering::Release),
+            Observed::Redone(..) => self.ready.store(false, Ordering::Release),
             _ => {}
         }
         observe(&observed);

@@ -20,8 +20,9 @@ pub enum Observed<'a> {
     },
     /// A commit took so long that it may have been sent twice: the producer is made anew.
     SlowCommit(Duration),
-    /// Everything uncommitted was dropped, for this reason.
-    Redone(&'a anyhow::Error),
+    /// Everything uncommitted was dropped, for this reason, and with it these tasks: they are to be taken over again, here or
+    /// elsewhere.
+    Redone(&'a [TaskId], &'a anyhow::Error),
     /// A task could not be taken over, for this reason; it is tried again, the others go on.
     NotTakenOver(TaskId, &'a anyhow::Error),
     /// The last owner of a task is being fenced.

@@ -288,7 +288,7 @@ impl<'y> Platform for ModelPlatform<'y> {
                 world.coverage.hit("slow commit, producer made anew");
                 world.note(who, || "slow commit, producer made anew".into());
             }
-            Observed::Redone(error) => {
+            Observed::Redone(_, error) => {
                 world.coverage.hit("batch dropped, tasks restored");
                 world.note(who, || format!("drops its batch: {error:#}"));
             }

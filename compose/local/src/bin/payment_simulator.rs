@@ -17,7 +17,7 @@ struct Arguments {
     /// Decides every draw
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Where webhooks go: /stripe or /gift is appended; without it none are sent
+    /// Where webhooks go: stripe or gift is appended, so end with a slash; without it none are sent
     #[arg(long, default_value = "")]
     webhook_url: String,
 }

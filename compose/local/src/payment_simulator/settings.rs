@@ -27,7 +27,7 @@ pub struct Settings {
     pub webhook_early_rate: f64,
     /// A webhook that does not come early is sent after so many ms, at most.
     pub webhook_delay_max_ms: u64,
-    /// Where to: `/stripe` or `/gift` is appended; empty: none is sent.
+    /// Where to: `stripe` or `gift` is appended; empty: none is sent.
     pub webhook_url: String,
 }
 

@@ -29,7 +29,7 @@ pub(crate) fn tell(state: &Arc<State>, payment: &Payment) {
         let most = if early { 0 } else { settings.webhook_delay_max_ms };
         let wait = Duration::from_millis(state.chance().between(0, most));
         let (state, payment) = (state.clone(), payment.clone());
-        let url = format!("{}/{}", settings.webhook_url, payment.provider);
+        let url = format!("{}{}", settings.webhook_url, payment.provider);
         tokio::spawn(async move {
             tokio::time::sleep(wait).await;
             deliver(&state, &payment, &url).await;

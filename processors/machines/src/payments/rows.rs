@@ -22,6 +22,15 @@ pub struct Payment {
     pub since: Millis,
 }
 
+impl Payment {
+    /// Since when it waits. A row from before that was kept has the time of its oldest open step instead.
+    pub(super) fn waits_since(&self) -> Millis {
+        let open = self.methods.iter().filter_map(|method| method.open.as_ref());
+        let decided = open.map(|open| open.decided_at).min();
+        if self.since == Millis::default() { decided.unwrap_or_default() } else { self.since }
+    }
+}
+
 /// What the saga wants of a payment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Goal {

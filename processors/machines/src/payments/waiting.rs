@@ -37,18 +37,18 @@ impl Waiting {
             }
         }
         let Some(payment) = payment else { return };
-        let mut steps = Vec::new();
+        let (since, mut steps) = (payment.waits_since(), Vec::new());
         for method in &payment.methods {
             let Some(open) = &method.open else { continue };
             let code = method.provider.clone();
             let provider = self.providers.entry(code.clone()).or_default();
             *provider.steps.entry(open.step).or_default() += 1;
-            provider.orders.insert((payment.since, order));
+            provider.orders.insert((since, order));
             self.changed.insert(code.clone());
             steps.push((code, open.step));
         }
         if !steps.is_empty() {
-            self.orders.insert(order, (payment.since, steps));
+            self.orders.insert(order, (since, steps));
         }
     }
 
@@ -199,5 +199,15 @@ mod tests {
         assert_eq!(world.told(), expected[1..]);
         world.answer("a", 1, PaymentStep::Void, PaymentOutcome::Succeeded);
         assert_eq!(world.told(), [of(GIFT, &[], None)]);
+    }
+
+    #[test]
+    fn a_row_from_before_times_were_kept_waits_since_its_step_was_decided() {
+        let mut world = world();
+        world.begin("a", 10);
+        let payment = world.payments.moving.get(&order("a")).unwrap();
+        world.payments.moving.put(order("a"), Payment { since: Millis(0), ..payment });
+        let one = [("authorize", 1)];
+        assert_eq!(world.told(), [of(CARD, &one, Some(10)), of(GIFT, &one, Some(10))]);
     }
 }

@@ -132,7 +132,7 @@ impl<P: Platform> StreamThread<P> {
             if error.chain().any(|cause| cause.is::<Stopped>()) {
                 return Err(error);
             }
-            self.platform.observe(Observed::Redone(&error));
+            self.platform.observe(Observed::Redone(&self.running(), &error));
             let wait = self.pause;
             self.pause = (wait * 2).min(PAUSE.1);
             if planted!(OverlaysKept) && !self.tasks.is_empty() {
@@ -159,6 +159,10 @@ impl<P: Platform> StreamThread<P> {
             }
             self.platform.sleep(wait);
         }
+    }
+
+    fn running(&self) -> Vec<TaskId> {
+        self.tasks.values().map(|running| running.task.id()).collect()
     }
 
     /// Takes a new place in the group, unless somebody contests it.
@@ -197,7 +201,7 @@ impl<P: Platform> StreamThread<P> {
         let mine: Vec<TaskId> = self.assigned.clone();
         if let Err(error) = self.commit_all(&mine) {
             // The next owner does it again; the group is left all the same.
-            self.platform.observe(Observed::Redone(&error));
+            self.platform.observe(Observed::Redone(&self.running(), &error));
         }
         self.tasks.clear();
         self.inboxes.unsubscribe();
