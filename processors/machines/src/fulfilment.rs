@@ -279,3 +279,7 @@ mod ways_out_tests;
 #[cfg(test)]
 #[path = "fulfilment/payment_tests.rs"]
 mod payment_tests;
+
+#[cfg(test)]
+#[path = "fulfilment/warehouse_tests.rs"]
+mod warehouse_tests;

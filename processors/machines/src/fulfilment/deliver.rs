@@ -1,11 +1,18 @@
 //! After a courier was booked: dispatched by the warehouse, shipped, delivered, or not.
+//!
+//! The pieces have left as soon as the warehouse says so or the courier reports that it has, or had,
+//! them, whichever is heard first: not everybody posts dispatches, and what stays allocated for ever
+//! makes every true count look like a loss. What comes back is stock again by a receipt, once somebody
+//! has looked at it.
 
 use events::{
-    ConsignmentMoved, ConsignmentState, DispatchLines, OrderDispatched, OrderStatus, topics,
+    ConsignmentMoved, ConsignmentState, DispatchLines, OrderDispatched, OrderId, OrderStatus,
+    topics,
 };
 
-use super::{Fulfilment, News, Stage, announce};
+use super::{Fulfilment, News, Saga, Stage, announce};
 use crate::machine::{Context, Effects};
+use crate::planted;
 
 impl Fulfilment {
     /// The warehouse has handed the pieces over. Repeats change nothing.
@@ -19,19 +26,10 @@ impl Fulfilment {
         }
         // The courier's scan may be read before the warehouse's word.
         let booked = matches!(saga.stage, Stage::Routed | Stage::Shipped | Stage::Undeliverable);
-        if !booked || saga.dispatched {
+        if !booked {
             return;
         }
-        for partition in &saga.stock_partitions {
-            let command = DispatchLines {
-                order_id,
-                accepted_at,
-                merchant: saga.facts.merchant.clone(),
-                attempt: saga.attempt,
-            };
-            fx.emit_to(topics::STOCK.name, *partition, order_id.as_bytes(), command);
-        }
-        saga.dispatched = true;
+        left(order_id, &mut saga, fx);
         self.sagas.put(order_id, saga);
     }
 
@@ -77,6 +75,9 @@ impl Fulfilment {
             _ => "".into(),
         };
         let news = News { reason, ..News::default() };
+        if moved.state != ConsignmentState::Overdue && !planted!(LeftStaysAllocated) {
+            left(order_id, &mut saga, fx);
+        }
         match stage {
             Some(Stage::Undeliverable) => {
                 self.undo(order_id, &mut saga, status, news, context, fx);
@@ -90,5 +91,21 @@ impl Fulfilment {
             }
             None => self.end(order_id, saga, status, news, context, fx),
         }
+    }
+}
+
+/// Tells stock, once, that the order's pieces have left the warehouse.
+fn left(order_id: OrderId, saga: &mut Saga, fx: &mut Effects) {
+    if std::mem::replace(&mut saga.dispatched, true) {
+        return;
+    }
+    for partition in &saga.stock_partitions {
+        let command = DispatchLines {
+            order_id,
+            accepted_at: saga.accepted_at,
+            merchant: saga.facts.merchant.clone(),
+            attempt: saga.attempt,
+        };
+        fx.emit_to(topics::STOCK.name, *partition, order_id.as_bytes(), command);
     }
 }

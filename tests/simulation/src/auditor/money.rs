@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use events::{
-    Merchant, MovementKind, OrderKey, ReceiptId, Record, Sku, StockChangeKind, WarehouseCode,
-    topics,
+    Merchant, MovementKind, OrderKey, OrderStatus, ReceiptId, Record, Sku, StockChangeKind,
+    WarehouseCode, topics,
 };
 
 use super::{Evidence, records, served};
@@ -29,6 +29,9 @@ pub(super) fn stock(world: &World, evidence: &Evidence, faults: &mut Vec<String>
         if gone && !routed {
             faults.push(format!("AU-7 order {} has left and is not routed", order.order_id));
         }
+        if !gone && chain.iter().any(|changed| handed_over(changed.status)) {
+            faults.push(format!("AU-7 order {} has left and stock does not know", order.order_id));
+        }
     }
     let levels = levels(world, faults);
     for (place, pieces) in &on_hand {
@@ -48,6 +51,12 @@ pub(super) fn stock(world: &World, evidence: &Evidence, faults: &mut Vec<String>
     if allocated != bound {
         faults.push(format!("AU-7 allocated {allocated:?}, routed orders hold {bound:?}"));
     }
+}
+
+/// Whether a courier has, or had, an order of this status.
+fn handed_over(status: OrderStatus) -> bool {
+    use OrderStatus::{Delivered, Returned, Shipped, Undeliverable};
+    matches!(status, Shipped | Delivered | Undeliverable | Returned)
 }
 
 /// The sum of all movements by place; each counted once, and each by what caused it.
