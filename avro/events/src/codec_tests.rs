@@ -274,6 +274,7 @@ fn samples() -> Vec<Record> {
             allocated: 1,
             changed_at: Millis(5),
             set_aside: 3,
+            missing: 4,
         }
         .into(),
         CancelRequested {

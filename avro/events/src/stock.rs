@@ -210,4 +210,7 @@ pub struct StockLevelChanged {
     /// Free, but only for a flash sale.
     #[serde(default)]
     pub set_aside: i64,
+    /// On hand by the book, but a count did not find them: not sold until another count is accepted.
+    #[serde(default)]
+    pub missing: i64,
 }

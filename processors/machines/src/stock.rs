@@ -140,7 +140,7 @@ impl Machine for Stock {
                     merchant: merchant.clone(),
                     sku: sku.clone(),
                     warehouse: warehouse.clone(),
-                    available: level.available(),
+                    available: level.available().max(0),
                     low_at: level.low_at,
                     at: context.now,
                 };
@@ -157,6 +157,7 @@ impl Machine for Stock {
                 allocated: level.allocated,
                 changed_at: context.now,
                 set_aside: level.set_aside,
+                missing: level.missing,
             };
             let key = key.to_bytes();
             // Same partition as the stock itself: a level's changes stay in order.
@@ -180,3 +181,15 @@ impl Machine for Stock {
 #[cfg(test)]
 #[path = "stock_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "stock/change_tests.rs"]
+mod change_tests;
+
+#[cfg(test)]
+#[path = "stock/sale_tests.rs"]
+mod sale_tests;
+
+#[cfg(test)]
+#[path = "stock/warehouse_tests.rs"]
+mod warehouse_tests;

@@ -109,7 +109,7 @@ impl Stock {
                 // A flash sale's pieces are the first to be missing.
                 let promised = level.reserved + level.allocated;
                 let set_aside = level.set_aside.min(pieces - promised);
-                self.levels.put(key.clone(), Level { set_aside, ..level });
+                self.levels.put(key.clone(), Level { set_aside, missing: 0, ..level });
                 let difference = pieces - level.on_hand;
                 self.move_pieces(key, MovementKind::Count, difference, &cause, context, effects);
             }
@@ -126,15 +126,18 @@ impl Stock {
         }
     }
 
-    /// A count found fewer pieces than are promised: reservations go elsewhere, or their sagas are
-    /// told, the newest first. The count can be posted again when they have gone.
+    /// A count found fewer pieces than are promised: what is not there is not sold any more, and
+    /// reservations go elsewhere, or their sagas are told, the newest first. It can be counted again
+    /// when they have gone.
     fn ask_for_room(&mut self, key: &LevelKey, counted: i64, context: &Context, fx: &mut Effects) {
         let level = self.levels.get(key).unwrap_or_default();
-        let missing = level.reserved + level.allocated - counted;
-        if counted >= 0 && missing > 0 {
+        let too_many = level.reserved + level.allocated - counted;
+        if counted >= 0 && too_many > 0 {
+            let missing = level.on_hand - counted;
+            self.levels.put(key.clone(), Level { missing, ..level });
             let (merchant, sku, warehouse) = key;
             let place = (merchant, warehouse, Some(sku));
-            self.evict(place, missing, RefusalReason::SoldOut, context, fx);
+            self.evict(place, too_many, RefusalReason::SoldOut, context, fx);
         }
     }
 
@@ -150,6 +153,7 @@ impl Stock {
     ) {
         let mut level = self.levels.get(&key).unwrap_or_default();
         level.on_hand += quantity;
+        level.missing = level.missing.min(level.on_hand);
         let on_hand = level.on_hand;
         self.levels.put(key.clone(), level);
         let (merchant, sku, warehouse) = key;
@@ -175,7 +179,7 @@ impl Stock {
 /// Why a change cannot be made.
 fn fault(change: &ChangeStock, known: Option<&Level>) -> Option<String> {
     let level = known.copied().unwrap_or_default();
-    let (free, pieces) = (level.available(), change.quantity);
+    let (free, pieces) = (level.available().max(0), change.quantity);
     let too_many = || format!("only {free} pieces are free: count them, or cancel orders first");
     match change.kind {
         StockChangeKind::Unknown => Some("an unknown kind of change".into()),

@@ -244,7 +244,7 @@ impl Choice {
             offered.iter().filter_map(|w| Some((w, level(w)?))).collect();
         let available: i64 = online.iter().map(|(_, level)| level.available().max(0)).sum();
         // Held: there would be enough, were other orders' reservations given back.
-        let could = |level: &Level| level.on_hand - level.allocated - level.set_aside;
+        let could = |level: &Level| level.available() + level.reserved;
         let could: i64 = online.iter().map(|(_, level)| could(level)).sum::<i64>() - own;
         let offline = command.warehouses.iter().filter(|w| !offered.contains(w));
         let known = command.warehouses.iter().any(|w| level(w).is_some());

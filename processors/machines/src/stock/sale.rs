@@ -32,7 +32,7 @@ impl Stock {
         let mut level = self.levels.get(&place).unwrap_or_default();
         let legal = command.quantity > 0 && command.starts_at < command.ends_at;
         if !legal || level.available() < command.quantity {
-            let free = level.available();
+            let free = level.available().max(0);
             effects.reject(format!(
                 "a sale needs pieces, {free} are free, and must end after its start"
             ));
@@ -89,13 +89,13 @@ impl Stock {
                 }
             };
             if before.saturating_add(own).saturating_add(line.quantity) > sale.per_customer {
-                return Err((RefusalReason::CustomerLimit, level.set_aside));
+                return Err((RefusalReason::CustomerLimit, level.for_sale().max(0)));
             }
         }
-        if level.set_aside < quantity {
-            let held = level.set_aside + level.reserved >= quantity;
+        if level.for_sale() < quantity {
+            let held = level.for_sale() + level.reserved >= quantity;
             let reason = if held { RefusalReason::Held } else { RefusalReason::SoldOut };
-            return Err((reason, level.set_aside));
+            return Err((reason, level.for_sale().max(0)));
         }
         let mut level = level;
         level.set_aside -= quantity;

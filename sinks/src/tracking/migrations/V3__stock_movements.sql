@@ -1,8 +1,11 @@
--- The history of what is on hand, and pieces that are set aside for a flash sale.
+-- The history of what is on hand, and pieces that are set aside for a flash sale or missing.
 
 ALTER TABLE stock_levels ADD COLUMN set_aside bigint NOT NULL DEFAULT 0;
+ALTER TABLE stock_levels ADD COLUMN missing bigint NOT NULL DEFAULT 0;
 
-COMMENT ON TABLE stock_levels IS 'Stock as it stands; available = on_hand - reserved - allocated - set_aside';
+COMMENT ON TABLE stock_levels IS
+    'Stock as it stands; available = on_hand - reserved - allocated - set_aside - missing';
+COMMENT ON COLUMN stock_levels.missing IS 'Not found by a count that was refused, and not sold until one is accepted';
 COMMENT ON COLUMN stock_levels.set_aside IS 'Free, but only for a flash sale';
 
 CREATE TABLE stock_movements (

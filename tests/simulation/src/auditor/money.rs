@@ -111,22 +111,30 @@ fn movements(world: &World, evidence: &Evidence, faults: &mut Vec<String>) -> BT
 }
 
 /// AU-8: versions are gapless, and at each of them nothing is promised that is not there. The last one
-/// of every place: on hand, reserved, allocated, set aside.
-fn levels(world: &World, faults: &mut Vec<String>) -> BTreeMap<Place, [i64; 4]> {
-    let mut levels = BTreeMap::<Place, (i64, [i64; 4])>::new();
+/// of every place: on hand, reserved, allocated, set aside, missing. No promise is made from what a count
+/// did not find.
+fn levels(world: &World, faults: &mut Vec<String>) -> BTreeMap<Place, [i64; 5]> {
+    let mut levels = BTreeMap::<Place, (i64, [i64; 5])>::new();
     let mut unreadable = 0;
     for (_, _, record) in records(world, topics::STOCK_LEVELS.name, &mut unreadable) {
         let Record::StockLevelChanged(level) = record else { continue };
-        let now = [level.on_hand, level.reserved, level.allocated, level.set_aside];
+        let now = [level.on_hand, level.reserved, level.allocated, level.set_aside, level.missing];
         let key = (level.merchant, level.sku, level.warehouse);
-        let (version, _) = levels.get(&key).copied().unwrap_or_default();
+        let (version, before) = levels.get(&key).copied().unwrap_or_default();
         let sku = &key.1;
         if level.version != version + 1 {
             let got = level.version;
             faults.push(format!("AU-8 level of {sku}: version {got} follows {version}"));
         }
-        let [hand, reserved, bound, aside] = now;
+        let [hand, reserved, bound, aside, missing] = now;
         if reserved < 0 || bound < 0 || aside < 0 || reserved + bound + aside > hand {
+            faults.push(format!("AU-8 level of {sku} at version {}: {now:?}", level.version));
+        }
+        let promised = reserved + bound;
+        if missing > 0
+            && missing == before[4]
+            && promised > (before[1] + before[2]).max(hand - missing)
+        {
             faults.push(format!("AU-8 level of {sku} at version {}: {now:?}", level.version));
         }
         levels.insert(key, (level.version, now));
