@@ -64,13 +64,13 @@ pub struct StockMoved {
     pub warehouse: WarehouseCode,
     /// What happened.
     pub kind: MovementKind,
-    /// Change of on hand: positive came, negative left; 0 for a count that agreed.
+    /// Change of on hand: positive came, negative left; 0 for a count that agreed, and for a refusal.
     pub quantity: i64,
     /// Pieces in the warehouse afterwards.
     pub on_hand: i64,
     /// The receipt, change or order that caused it.
     pub source_id: Uuid,
-    /// Why, in the requester's words.
+    /// Why, in the requester's words; with [`MovementKind::Refused`] why not.
     pub reason: CompactString,
     /// Who: the id of the API key; empty for an order's dispatch.
     pub requested_by: CompactString,
@@ -98,6 +98,8 @@ pub enum MovementKind {
     TransferIn,
     /// Handed over to a courier.
     Dispatch,
+    /// Nothing: a request that could not be done, with the reason.
+    Refused,
 }
 
 impl MovementKind {
@@ -112,6 +114,7 @@ impl MovementKind {
             Self::TransferOut => "transfer_out",
             Self::TransferIn => "transfer_in",
             Self::Dispatch => "dispatch",
+            Self::Refused => "refused",
         }
     }
 }

@@ -159,6 +159,7 @@ fn answer(effect: &Effect) -> Option<String> {
         }
         Effect::Emit { record: Record::StockMoved(moved), .. } => match moved.kind {
             MovementKind::Receipt => return None,
+            MovementKind::Refused => format!("not done: {}", moved.reason),
             kind => format!("{} {:+}: {}", kind.as_str(), moved.quantity, moved.on_hand),
         },
         Effect::Reject { reason } => format!("rejected: {reason}"),

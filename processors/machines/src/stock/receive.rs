@@ -40,7 +40,7 @@ impl Stock {
     }
 
     /// Whether this line of a request is its first; another body under the same id is rejected.
-    fn counts(
+    pub(super) fn counts(
         &mut self,
         key: (ReceiptId, Sku, WarehouseCode),
         fingerprint: Option<Fingerprint>,
@@ -79,16 +79,13 @@ impl Stock {
         let key = (change.merchant.clone(), change.sku.clone(), change.warehouse.clone());
         let known = self.levels.get(&key);
         let level = known.unwrap_or_default();
-        let id = (ReceiptId(change.change_id.0), change.sku.clone(), change.warehouse.clone());
-        // A repeat is no fault, whatever has become possible or impossible meanwhile.
-        let repeated = self.received.get(&id).is_some();
-        if !repeated && let Some(fault) = fault(&change, known.as_ref()) {
-            if change.kind == StockChangeKind::Count {
-                self.ask_for_room(&key, change.quantity, context, effects);
-            }
-            effects.reject(fault);
+        if change.kind == StockChangeKind::Unknown {
+            effects.reject("an unknown kind of change: update the processors and redrive it");
             return;
         }
+        // What was refused is remembered as well: a repeat is the same request, whatever has become
+        // possible meanwhile.
+        let id = (ReceiptId(change.change_id.0), change.sku.clone(), change.warehouse.clone());
         if !self.counts(id, Some(change.fingerprint), 0, context, effects) {
             return;
         }
@@ -97,6 +94,14 @@ impl Stock {
             reason: &change.reason,
             requested_by: &change.requested_by,
         };
+        if let Some(fault) = fault(&change, known.as_ref()) {
+            let cause = Cause { reason: &fault, ..cause };
+            refuse(key.clone(), level.on_hand, &cause, context, effects);
+            if change.kind == StockChangeKind::Count {
+                self.ask_for_room(&key, change.quantity, context, effects);
+            }
+            return;
+        }
         let pieces = change.quantity;
         match (change.kind, change.to_warehouse) {
             (StockChangeKind::Opening, _) => {
@@ -156,24 +161,46 @@ impl Stock {
         level.missing = level.missing.min(level.on_hand);
         let on_hand = level.on_hand;
         self.levels.put(key.clone(), level);
-        let (merchant, sku, warehouse) = key;
-        let topic_key = topics::stock_key(&merchant, &sku);
-        let moved = StockMoved {
-            movement_id: movements::movement_id(cause.source_id, kind, &sku, &warehouse),
-            merchant,
-            sku,
-            warehouse,
-            kind,
-            quantity,
-            on_hand,
-            source_id: cause.source_id,
-            reason: cause.reason.into(),
-            requested_by: cause.requested_by.into(),
-            moved_at: context.now,
-        };
-        let topic = topics::STOCK_MOVEMENTS.name;
-        effects.emit_to(topic, context.partition, topic_key.as_bytes(), moved);
+        tell(key, kind, quantity, on_hand, cause, context, effects);
     }
+}
+
+/// Tells the history that a request was refused, with the reason.
+pub(super) fn refuse(
+    key: LevelKey,
+    on_hand: i64,
+    cause: &Cause<'_>,
+    context: &Context,
+    effects: &mut Effects,
+) {
+    tell(key, MovementKind::Refused, 0, on_hand, cause, context, effects);
+}
+
+fn tell(
+    (merchant, sku, warehouse): LevelKey,
+    kind: MovementKind,
+    quantity: i64,
+    on_hand: i64,
+    cause: &Cause<'_>,
+    context: &Context,
+    effects: &mut Effects,
+) {
+    let topic_key = topics::stock_key(&merchant, &sku);
+    let moved = StockMoved {
+        movement_id: movements::movement_id(cause.source_id, kind, &sku, &warehouse),
+        merchant,
+        sku,
+        warehouse,
+        kind,
+        quantity,
+        on_hand,
+        source_id: cause.source_id,
+        reason: cause.reason.into(),
+        requested_by: cause.requested_by.into(),
+        moved_at: context.now,
+    };
+    let topic = topics::STOCK_MOVEMENTS.name;
+    effects.emit_to(topic, context.partition, topic_key.as_bytes(), moved);
 }
 
 /// Why a change cannot be made.
@@ -182,7 +209,6 @@ fn fault(change: &ChangeStock, known: Option<&Level>) -> Option<String> {
     let (free, pieces) = (level.available().max(0), change.quantity);
     let too_many = || format!("only {free} pieces are free: count them, or cancel orders first");
     match change.kind {
-        StockChangeKind::Unknown => Some("an unknown kind of change".into()),
         StockChangeKind::Opening if pieces <= 0 => Some("an opening needs pieces".into()),
         StockChangeKind::Opening if level.on_hand > 0 => {
             Some("the SKU has stock there already: adjust or count it".into())
@@ -192,7 +218,7 @@ fn fault(change: &ChangeStock, known: Option<&Level>) -> Option<String> {
         StockChangeKind::Count if pieces < 0 => Some("a count of fewer than no pieces".into()),
         StockChangeKind::Count if pieces < level.reserved + level.allocated => Some(format!(
             "{} pieces are reserved and {} allocated: the newest reservations are given up, dispatch or \
-             cancel what is allocated, then post the count again",
+             cancel what is allocated, then post the count again under a new key",
             level.reserved, level.allocated
         )),
         StockChangeKind::Transfer if pieces <= 0 => Some("a transfer needs pieces".into()),

@@ -1,9 +1,10 @@
 //! Flash sales: pieces set aside, sold from a moment on to whoever comes first in the log, a few to each
 //! customer. While a sale is on, its SKU is sold from the pieces set aside alone.
 
-use events::{FlashSaleScheduled, Millis, RefusalReason, ReserveLine, ReserveLines};
+use events::{FlashSaleScheduled, Millis, ReceiptId, RefusalReason, ReserveLine, ReserveLines};
 
 use super::Stock;
+use super::receive::{Cause, refuse};
 use super::reserve::Choice;
 use super::rows::{HeldLine, Hold, Purchase, Sale};
 use crate::machine::{Context, Effects};
@@ -18,24 +19,30 @@ impl Stock {
         effects: &mut Effects,
     ) {
         let key = (command.merchant.clone(), command.sku.clone());
-        if let Some(sale) = self.on_sale().get(&key) {
-            if sale.sale_id != command.sale_id {
-                effects.reject("the SKU has a flash sale already: one at a time");
-            }
-            return;
-        }
-        // A repeat of one that is over, perhaps.
-        if command.ends_at <= context.now {
+        // Neither a repeat of one that is over, nor of one that was refused.
+        let id = (ReceiptId(command.sale_id.0), command.sku.clone(), command.warehouse.clone());
+        if !self.counts(id, None, 0, context, effects) {
             return;
         }
         let place = (command.merchant, command.sku, command.warehouse.clone());
         let mut level = self.levels.get(&place).unwrap_or_default();
-        let legal = command.quantity > 0 && command.starts_at < command.ends_at;
-        if !legal || level.available() < command.quantity {
-            let free = level.available().max(0);
-            effects.reject(format!(
-                "a sale needs pieces, {free} are free, and must end after its start"
-            ));
+        let free = level.available().max(0);
+        let fault = if self.on_sale().contains_key(&key) {
+            "the SKU has a flash sale already: one at a time".into()
+        } else if command.ends_at <= context.now {
+            "the sale is over: it was heard of too late".into()
+        } else if command.quantity <= 0
+            || command.ends_at <= command.starts_at
+            || free < command.quantity
+        {
+            format!("a sale needs pieces, {free} are free, and must end after its start")
+        } else {
+            String::new()
+        };
+        if !fault.is_empty() {
+            let (source_id, requested_by) = (command.sale_id.0, command.requested_by.as_str());
+            let cause = Cause { source_id, reason: &fault, requested_by };
+            refuse(place, level.on_hand, &cause, context, effects);
             return;
         }
         level.set_aside += command.quantity;

@@ -18,7 +18,7 @@ fn what_is_kept_of_a_sale_that_is_over_is_taken_from_free_pieces() {
             sale A 2 1 1000 2000 -> 
             reserve o1:ann A 1 -> reserved
             now 2000 -> 
-            reserve o1/2:ann@west A 1 -> reserved
+            reserve o1/2:ann@west A 1 -> reserved at main, alone: 
             release o1/2 -> 
             A: on hand 3 reserved 0 allocated 0
         "#]],
@@ -87,7 +87,7 @@ fn a_sale_does_not_sell_what_a_count_did_not_find() {
             sale A 3 0 1000 2000 -> 
             reserve o2 A 1 -> reserved
             reserve o3 A 1 -> reserved
-            count c1 A 2 -> refused: A wants 1 has 0 sold_out; rejected: 3 pieces are reserved and 0 allocated: the newest reservations are given up, dispatch or cancel what is allocated, then post the count again
+            count c1 A 2 -> not done: 3 pieces are reserved and 0 allocated: the newest reservations are given up, dispatch or cancel what is allocated, then post the count again under a new key; refused: A wants 1 has 0 sold_out
             release o3 -> 
             reserve o4 A 1 -> refused: A wants 1 has 0 held
             receive r2 A 1 -> 

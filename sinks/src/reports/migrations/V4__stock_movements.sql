@@ -5,7 +5,7 @@ CREATE TABLE IF NOT EXISTS stock_movements (
     merchant     LowCardinality(String) COMMENT 'The shop',
     sku          String                 COMMENT 'What was moved',
     warehouse    LowCardinality(String) COMMENT 'Where it came to or left',
-    kind         LowCardinality(String) COMMENT 'receipt, opening, adjustment, count, transfer_out, transfer_in, dispatch',
+    kind         LowCardinality(String) COMMENT 'receipt, opening, adjustment, count, transfer_out, transfer_in, dispatch, refused',
     quantity     Int64                  COMMENT 'Change of on_hand: positive came, negative left, 0 for a count that agreed',
     on_hand      Int64                  COMMENT 'Pieces in the warehouse afterwards',
     source_id    UUID                   COMMENT 'The receipt, request or order that caused it',

@@ -25,8 +25,8 @@ CREATE TABLE stock_movements (
 CREATE INDEX stock_movements_of_a_sku ON stock_movements (merchant, sku, moved_at);
 
 COMMENT ON TABLE stock_movements IS 'What came to and left each warehouse: the sum of quantity is what is on hand';
-COMMENT ON COLUMN stock_movements.kind IS 'receipt, opening, adjustment, count, transfer_out, transfer_in, dispatch';
-COMMENT ON COLUMN stock_movements.quantity IS 'Change of on_hand; 0 for a count that agreed';
+COMMENT ON COLUMN stock_movements.kind IS 'receipt, opening, adjustment, count, transfer_out, transfer_in, dispatch, refused';
+COMMENT ON COLUMN stock_movements.quantity IS 'Change of on_hand; 0 for a count that agreed, and for what was refused';
 COMMENT ON COLUMN stock_movements.source_id IS 'The receipt, request or order that caused it';
-COMMENT ON COLUMN stock_movements.reason IS 'Why, in the requester''s words; with dispatch the order';
+COMMENT ON COLUMN stock_movements.reason IS 'Why, in the requester''s words; with dispatch the order, with refused why not';
 COMMENT ON COLUMN stock_movements.requested_by IS 'Id of the API key; empty for a receipt or an order''s dispatch';

@@ -77,6 +77,7 @@ fn movements(world: &World, evidence: &Evidence, faults: &mut Vec<String>) -> BT
             asked.insert(change.change_id.0, (change.kind, change.quantity));
         }
     }
+    let refused = evidence.refused();
     let (mut sums, mut seen) = (BTreeMap::<Place, i64>::new(), BTreeSet::new());
     for moved in &evidence.movements {
         if !seen.insert(moved.movement_id) {
@@ -84,6 +85,9 @@ fn movements(world: &World, evidence: &Evidence, faults: &mut Vec<String>) -> BT
         }
         let key = (moved.merchant.clone(), moved.sku.clone(), moved.warehouse.clone());
         *sums.entry(key).or_default() += moved.quantity;
+        if moved.kind != MovementKind::Refused && refused.contains(&moved.source_id) {
+            faults.push(format!("AU-7 refused before or after: {moved:?}"));
+        }
         let right = match (moved.kind, asked.get(&moved.source_id)) {
             (MovementKind::Receipt, _) => {
                 let key = (ReceiptId(moved.source_id), moved.merchant.clone(), moved.sku.clone());
@@ -98,6 +102,7 @@ fn movements(world: &World, evidence: &Evidence, faults: &mut Vec<String>) -> BT
             (MovementKind::TransferOut, Some((_, quantity))) => moved.quantity == -quantity,
             (MovementKind::TransferIn, Some((_, quantity))) => moved.quantity == *quantity,
             (MovementKind::Dispatch, None) => moved.quantity < 0,
+            (MovementKind::Refused, _) => moved.quantity == 0,
             _ => false,
         };
         if !right {
