@@ -118,6 +118,7 @@ fn samples() -> Vec<Record> {
             attempt: 1,
             warehouse: Some(warehouse.clone()),
             alone: vec![warehouse.clone()],
+            moved_from: Some(warehouse.clone()),
         }
         .into(),
         LinesRefused {

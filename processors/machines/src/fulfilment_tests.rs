@@ -109,6 +109,7 @@ impl Saga {
             attempt: 1,
             warehouse: None,
             alone: vec![],
+            moved_from: None,
         }
     }
 

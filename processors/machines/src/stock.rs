@@ -27,6 +27,7 @@ use crate::table::{
     WarehouseKey,
 };
 pub use rows::{HeldLine, Hold, HoldState, Level, Purchase, Receipt, ReceivedLine, Sale, Site};
+use site::Occupants;
 
 #[cfg(test)]
 impl Stock {
@@ -48,6 +49,8 @@ pub struct Stock {
     /// The warehouses and sales tables read whole, since every reservation asks them; filled on first
     /// use.
     all_sites: Option<BTreeMap<WarehouseKey, Site>>,
+    /// Who has reserved what where; filled when a warehouse or a count first asks reservations to go.
+    occupants: Option<Occupants>,
     all_sales: Option<BTreeMap<SkuKey, Sale>>,
 }
 
@@ -63,6 +66,7 @@ impl Stock {
             sales: Table::new(6, backing),
             purchases: Table::new(7, backing),
             all_sites: None,
+            occupants: None,
             all_sales: None,
         }
     }
@@ -97,7 +101,7 @@ impl Machine for Stock {
             && let Some(hold) = self.holds.get(&key)
             && hold.deadline().is_some_and(|at| at <= context.now)
         {
-            self.holds.remove(key);
+            self.remove_hold(key);
         } else if table == self.received.id()
             && let Some(key) = ReceiptKey::from_bytes(key)
             && let Some(line) = self.received.get(&key)

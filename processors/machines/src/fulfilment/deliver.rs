@@ -15,22 +15,45 @@ use crate::machine::{Context, Effects};
 use crate::planted;
 
 impl Fulfilment {
-    /// The warehouse has handed the pieces over. Repeats change nothing.
+    /// The warehouse has handed the pieces over. Repeats change nothing. What contradicts where the order
+    /// stands is rejected, for somebody to look at: pieces may have left that stock still offers.
     pub(super) fn dispatched(&mut self, request: &OrderDispatched, fx: &mut Effects) {
         let order_id = request.order_id;
-        let Some(accepted_at) = self.accepted_at(order_id) else { return };
-        let Some(mut saga) = self.saga(order_id, accepted_at) else { return };
+        let Some(accepted_at) = self.accepted_at(order_id) else {
+            fx.reject(
+                "an order that was not read, or is forgotten: check its id, and redrive the dispatch once \
+                 the order is routed",
+            );
+            return;
+        };
+        let Some(mut saga) = self.saga(order_id, accepted_at) else {
+            if let Some(finished) = self.orders.peek(&order_id).and_then(|row| row.finished) {
+                dispatched_after(finished.status, fx);
+            }
+            return;
+        };
         if saga.facts.merchant != request.merchant {
             fx.reject("a dispatch of another merchant's order");
             return;
         }
-        // The courier's scan may be read before the warehouse's word.
-        let booked = matches!(saga.stage, Stage::Routed | Stage::Shipped | Stage::Undeliverable);
-        if !booked {
-            return;
+        match saga.stage {
+            // The courier's scan may be read before the warehouse's word.
+            Stage::Routed | Stage::Shipped | Stage::Undeliverable => {
+                left(order_id, &mut saga, fx);
+                self.sagas.put(order_id, saga);
+            }
+            Stage::Settling(status) => dispatched_after(status, fx),
+            Stage::Cancelling => {
+                dispatched_after(saga.ended_as.unwrap_or(OrderStatus::Cancelled), fx);
+            }
+            Stage::Reserving { .. }
+            | Stage::Retrying { .. }
+            | Stage::Awaiting { .. }
+            | Stage::Paying
+            | Stage::Booking => fx.reject(
+                "no courier is booked for the order yet: redrive the dispatch once it is routed",
+            ),
         }
-        left(order_id, &mut saga, fx);
-        self.sagas.put(order_id, saga);
     }
 
     /// The order's consignment has got somewhere. What does not follow from where the order stands
@@ -108,4 +131,16 @@ fn left(order_id: OrderId, saga: &mut Saga, fx: &mut Effects) {
         };
         fx.emit_to(topics::STOCK.name, *partition, order_id.as_bytes(), command);
     }
+}
+
+/// A dispatch of an order that has ended: its pieces have left with the courier anyway, or are free again.
+fn dispatched_after(status: OrderStatus, fx: &mut Effects) {
+    use OrderStatus::{Delivered, Returned, Undeliverable};
+    if matches!(status, Delivered | Returned | Undeliverable) {
+        return;
+    }
+    let status = status.as_str();
+    fx.reject(format!(
+        "the order has ended as {status} and its pieces are free again: if they have left, adjust the stock"
+    ));
 }

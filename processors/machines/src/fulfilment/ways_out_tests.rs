@@ -165,7 +165,11 @@ impl Shop {
         for effect in effects.list {
             match effect {
                 Effect::Emit { record: Record::OrderStatusChanged(changed), .. } => {
-                    self.told.push(changed.status.as_str().to_string());
+                    let status = changed.status.as_str();
+                    self.told.push(match changed.reason.as_str() {
+                        "warehouse_changed" => format!("{status}, {}", changed.reason),
+                        _ => status.into(),
+                    });
                 }
                 Effect::Emit { record: Record::VoidConsignment(void), .. } => {
                     let whom = void.courier.map_or("booking".into(), |c| format!("{c}"));
@@ -184,6 +188,7 @@ impl Shop {
                     self.calls.push_back(call);
                 }
                 Effect::Emit { record: Record::StockMoved(_), .. } => {}
+                Effect::Reject { reason } => self.told.push(format!("refused: {reason}")),
                 Effect::Emit { topic, partition, record, .. } => {
                     self.under_way.push_back((topic, partition, record));
                 }
