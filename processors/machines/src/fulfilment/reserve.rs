@@ -75,8 +75,11 @@ impl Fulfilment {
         let leaves = saga.origin.as_ref().unwrap_or(&WarehouseCode::MAIN) == from;
         match &saga.stage {
             Stage::Reserving { .. } => {
-                if let Some(place) = saga.places.iter_mut().find(|place| place.warehouse == *from) {
-                    *place = Place { warehouse: to.clone(), alone: vec![] };
+                let place = Place { warehouse: to.clone(), alone: vec![] };
+                match saga.places.iter_mut().find(|place| place.warehouse == *from) {
+                    Some(before) => *before = place,
+                    // It was in `main`, which goes without saying.
+                    None => saga.places.push(place),
                 }
                 self.sagas.put(order_id, saga);
             }
