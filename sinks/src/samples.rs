@@ -80,6 +80,7 @@ pub(crate) fn level(sku: &str, version: i64) -> StockLevelChanged {
         reserved: 1,
         allocated: 2,
         set_aside: 0,
+        missing: 0,
         changed_at: Millis(1_800_000_000_000),
     }
 }

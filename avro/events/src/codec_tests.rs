@@ -120,6 +120,7 @@ fn samples() -> Vec<Record> {
             attempt: 1,
             warehouse: Some(warehouse.clone()),
             alone: vec![warehouse.clone()],
+            moved_from: Some(warehouse.clone()),
         }
         .into(),
         LinesRefused {
@@ -276,6 +277,7 @@ fn samples() -> Vec<Record> {
             allocated: 1,
             changed_at: Millis(5),
             set_aside: 3,
+            missing: 4,
         }
         .into(),
         CancelRequested {

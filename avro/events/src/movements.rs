@@ -66,13 +66,14 @@ pub struct StockMoved {
     pub warehouse: WarehouseCode,
     /// What happened.
     pub kind: MovementKind,
-    /// Change of on hand: positive came, negative left; 0 for a count that agreed.
+    /// Change of on hand: positive came, negative left; 0 for a count that agreed, and for a refusal.
     pub quantity: i64,
     /// Pieces in the warehouse afterwards.
     pub on_hand: i64,
     /// The receipt, change or order that caused it.
     pub source_id: Uuid,
-    /// Why, in the requester's words; the order's id for a dispatch.
+    /// Why, in the requester's words; with [`MovementKind::Dispatch`] the order's id, with
+    /// [`MovementKind::Refused`] why not.
     pub reason: CompactString,
     /// Who: the id of the API key; empty where its request did not say.
     pub requested_by: CompactString,
@@ -102,6 +103,8 @@ pub enum MovementKind {
     Dispatch,
     /// Nothing moved: the history was set right by so many pieces.
     Reconciliation,
+    /// Nothing: a request that could not be done, with the reason.
+    Refused,
 }
 
 impl MovementKind {
@@ -117,6 +120,7 @@ impl MovementKind {
             Self::TransferIn => "transfer_in",
             Self::Dispatch => "dispatch",
             Self::Reconciliation => "reconciliation",
+            Self::Refused => "refused",
         }
     }
 }

@@ -114,13 +114,16 @@ pub struct LinesReserved {
     pub stock_partition: i32,
     /// The attempt that was asked for.
     pub attempt: i32,
-    /// Where most of the pieces are held; `None` if the command named one warehouse only.
+    /// Where most of the pieces are held; `None`: all in `main`, and the command named no other.
     #[serde(default)]
     pub warehouse: Option<WarehouseCode>,
     /// The warehouses that could each have served every line asked for, best first; empty if the
     /// command named one only.
     #[serde(default)]
     pub alone: Vec<WarehouseCode>,
+    /// Not an answer, but news: what was held in this warehouse is held elsewhere from now on.
+    #[serde(default)]
+    pub moved_from: Option<WarehouseCode>,
 }
 
 /// Answer: nothing of what was asked for is held.
@@ -219,4 +222,7 @@ pub struct StockLevelChanged {
     /// Free, but only for a flash sale.
     #[serde(default)]
     pub set_aside: i64,
+    /// On hand by the book, but a count did not find them: not sold until another count is accepted.
+    #[serde(default)]
+    pub missing: i64,
 }

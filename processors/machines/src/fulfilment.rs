@@ -147,13 +147,8 @@ impl Fulfilment {
         if answer.attempt != saga.attempt {
             return;
         }
-        // A warehouse went offline, and another one has the pieces: a courier will be booked from there.
-        if let (Stage::Awaiting { .. } | Stage::Paying, Some(warehouse)) =
-            (&saga.stage, &answer.warehouse)
-        {
-            saga.origin = Some(warehouse.clone());
-            self.sagas.put(order_id, saga);
-            return;
+        if let (Some(from), Some(to)) = (&answer.moved_from, &answer.warehouse) {
+            return self.lines_moved(order_id, saga, from, to, context, fx);
         }
         let Stage::Reserving { waiting, rest } = &mut saga.stage else { return };
         if let Some(warehouse) = answer.warehouse.clone() {
@@ -295,3 +290,7 @@ mod ways_out_tests;
 #[cfg(test)]
 #[path = "fulfilment/payment_tests.rs"]
 mod payment_tests;
+
+#[cfg(test)]
+#[path = "fulfilment/warehouse_tests.rs"]
+mod warehouse_tests;

@@ -17,11 +17,12 @@ pub struct Violation {
 }
 
 /// ST-1: for every SKU and warehouse, reserved, allocated and what is set aside for a flash sale are not
-/// negative, and their sum is no more than what is on hand.
+/// negative, and their sum is no more than what is on hand; nor is what a count did not find.
 pub fn level(key: &LevelKey, level: &Level) -> Option<Violation> {
     let sound = level.reserved >= 0
         && level.allocated >= 0
         && level.set_aside >= 0
+        && (0..=level.on_hand).contains(&level.missing)
         && level.reserved.saturating_add(level.allocated).saturating_add(level.set_aside)
             <= level.on_hand;
     (!sound).then(|| Violation {

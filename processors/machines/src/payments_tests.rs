@@ -72,6 +72,7 @@ fn paying(amounts: &[(&str, i64)]) -> (World, Vec<String>) {
         attempt: 1,
         warehouse: None,
         alone: vec![],
+        moved_from: None,
     };
     let told = world.step(reserved);
     (world, told)

@@ -53,6 +53,10 @@ bugs!(
     HoldNotReleased,
     /// What is allocated counts as available.
     AllocatedIgnored,
+    /// What a count did not find is sold.
+    MissingSold,
+    /// What a courier reports to have stays allocated.
+    LeftStaysAllocated,
     /// A call that timed out is not voided.
     VoidNotOwed,
     /// The answer to an abandoned attempt counts.

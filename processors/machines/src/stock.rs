@@ -29,6 +29,7 @@ use crate::table::{
 };
 pub use books::Books;
 pub use rows::{HeldLine, Hold, HoldState, Level, Purchase, Receipt, ReceivedLine, Sale, Site};
+use site::Occupants;
 
 /// First bytes of the changelog keys that [`Books`] reads.
 const LEVELS: u8 = 1;
@@ -54,6 +55,8 @@ pub struct Stock {
     /// The warehouses and sales tables read whole, since every reservation asks them; filled on first
     /// use.
     all_sites: Option<BTreeMap<WarehouseKey, Site>>,
+    /// Who has reserved what where; filled when a warehouse or a count first asks reservations to go.
+    occupants: Option<Occupants>,
     all_sales: Option<BTreeMap<SkuKey, Sale>>,
 }
 
@@ -69,6 +72,7 @@ impl Stock {
             sales: Table::new(6, backing),
             purchases: Table::new(7, backing),
             all_sites: None,
+            occupants: None,
             all_sales: None,
         }
     }
@@ -103,7 +107,7 @@ impl Machine for Stock {
             && let Some(hold) = self.holds.get(&key)
             && hold.deadline().is_some_and(|at| at <= context.now)
         {
-            self.holds.remove(key);
+            self.remove_hold(key);
         } else if table == self.received.id()
             && let Some(key) = ReceiptKey::from_bytes(key)
             && let Some(line) = self.received.get(&key)
@@ -146,7 +150,7 @@ impl Machine for Stock {
                     merchant: merchant.clone(),
                     sku: sku.clone(),
                     warehouse: warehouse.clone(),
-                    available: level.available(),
+                    available: level.available().max(0),
                     low_at: level.low_at,
                     at: context.now,
                 };
@@ -163,6 +167,7 @@ impl Machine for Stock {
                 allocated: level.allocated,
                 changed_at: context.now,
                 set_aside: level.set_aside,
+                missing: level.missing,
             };
             let key = key.to_bytes();
             // Same partition as the stock itself: a level's changes stay in order.
@@ -188,5 +193,17 @@ impl Machine for Stock {
 mod tests;
 
 #[cfg(test)]
+#[path = "stock/change_tests.rs"]
+mod change_tests;
+
+#[cfg(test)]
 #[path = "stock/requests_tests.rs"]
 mod requests_tests;
+
+#[cfg(test)]
+#[path = "stock/sale_tests.rs"]
+mod sale_tests;
+
+#[cfg(test)]
+#[path = "stock/warehouse_tests.rs"]
+mod warehouse_tests;

@@ -136,9 +136,15 @@ fn the_next_batch_sees_the_one_in_flight() {
     // Not committed yet: the answer must still find its saga.
     let placed = placed("k");
     let (order_id, accepted_at) = (placed.order_id, Millis(1_000));
-    let (warehouse, alone) = (None, vec![]);
-    let answer =
-        LinesReserved { order_id, accepted_at, stock_partition: 0, attempt: 1, warehouse, alone };
+    let answer = LinesReserved {
+        order_id,
+        accepted_at,
+        stock_partition: 0,
+        attempt: 1,
+        warehouse: None,
+        alone: vec![],
+        moved_from: None,
+    };
     feed(&mut task, topics::ORDER_OUTCOMES.name, 0, answer);
     memory.apply(&first.writes, &first.fired);
     task.committed();
@@ -203,6 +209,7 @@ fn poison_is_set_aside_and_an_unknown_schema_is_asked_for() {
         attempt: 1,
         warehouse: None,
         alone: vec![],
+        moved_from: None,
     };
     feed(&mut task, orders, 2, wrong);
     let big = vec![0; MAX_RECORD_BYTES + 1];

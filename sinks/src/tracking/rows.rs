@@ -231,6 +231,7 @@ pub(super) struct LevelColumns<'a> {
     pub(super) allocated: Vec<i64>,
     pub(super) changed_at: Vec<Time>,
     pub(super) set_aside: Vec<i64>,
+    pub(super) missing: Vec<i64>,
 }
 
 impl<'a> LevelColumns<'a> {
@@ -254,6 +255,7 @@ impl<'a> LevelColumns<'a> {
             columns.allocated.push(level.allocated);
             columns.changed_at.push(time(level.changed_at));
             columns.set_aside.push(level.set_aside);
+            columns.missing.push(level.missing);
         }
         columns
     }

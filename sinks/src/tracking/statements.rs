@@ -90,13 +90,14 @@ pub(super) const ORDERS_FILL: &str = "UPDATE orders AS o SET customer_id = n.cus
         AND o.destination IS NULL AND n.destination IS NOT NULL";
 
 const LEVELS: &str = "INSERT INTO stock_levels AS s (merchant, sku, warehouse, version, on_hand,
-        reserved, allocated, changed_at, set_aside)
+        reserved, allocated, changed_at, set_aside, missing)
     SELECT unnest($1::text[]), unnest($2::text[]), unnest($3::text[]), unnest($4::bigint[]),
         unnest($5::bigint[]), unnest($6::bigint[]), unnest($7::bigint[]), unnest($8::timestamptz[]),
-        unnest($9::bigint[])
+        unnest($9::bigint[]), unnest($10::bigint[])
     ON CONFLICT (merchant, sku, warehouse) DO UPDATE SET version = excluded.version,
         on_hand = excluded.on_hand, reserved = excluded.reserved, allocated = excluded.allocated,
-        changed_at = excluded.changed_at, set_aside = excluded.set_aside
+        changed_at = excluded.changed_at, set_aside = excluded.set_aside,
+        missing = excluded.missing
     WHERE s.version < excluded.version";
 
 const REPEATS: &str =

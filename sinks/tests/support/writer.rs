@@ -218,6 +218,7 @@ pub(crate) fn level(sku: u32, version: i64) -> Record {
         reserved: version % 100,
         allocated: version / 100,
         set_aside: 0,
+        missing: 0,
         changed_at: now(),
     }
     .into()

@@ -37,6 +37,14 @@ struct Evidence {
     confirms: BTreeMap<OrderId, Millis>,
 }
 
+impl Evidence {
+    /// Requests to change stock that were refused.
+    fn refused(&self) -> BTreeSet<uuid::Uuid> {
+        let refused = self.movements.iter().filter(|moved| moved.kind == MovementKind::Refused);
+        refused.map(|moved| moved.source_id).collect()
+    }
+}
+
 /// Everything that is untrue.
 pub fn audit(world: &World) -> Vec<String> {
     let mut faults = Vec::new();

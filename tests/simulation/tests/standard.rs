@@ -50,6 +50,8 @@ const REQUIRED: &[&str] = &[
     "stock: transfer_out",
     "stock: transfer_in",
     "stock: dispatch",
+    "stock: refused",
+    "saga: rejected, warehouse_changed",
     "saga: ReleaseLines",
     "saga: AllocateLines",
     "saga: StockReceived",

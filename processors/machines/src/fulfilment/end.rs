@@ -4,8 +4,8 @@
 //! | end | stock | money |
 //! |---|---|---|
 //! | rejected, declined, expired, cancelled | released | let go, or given back |
-//! | undeliverable, returned | is not on the shelf, and stays allocated | given back |
-//! | delivered | as well | kept |
+//! | undeliverable, returned | has left, and comes back by a receipt alone | given back |
+//! | delivered | has left | kept |
 
 use events::{OrderId, OrderStatus};
 

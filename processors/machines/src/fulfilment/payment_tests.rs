@@ -49,7 +49,7 @@ impl Shop {
         self.answer(PaymentOutcome::Succeeded);
     }
 
-    fn moved(&mut self, state: ConsignmentState) {
+    pub(super) fn moved(&mut self, state: ConsignmentState) {
         let accepted_at = self.saga.orders.get(&id("a")).unwrap().accepted_at;
         let moved = ConsignmentMoved {
             order_id: id("a"),

@@ -73,17 +73,19 @@ impl Fulfilment {
         self.warehouses.put(key, warehouse);
     }
 
-    /// The merchant's warehouses for this country, best first; those that are offline last, since stock
-    /// knows that too and can say so. A merchant that has listed none has `main`.
+    /// The merchant's warehouses for this country, best first; those that are offline behind them, since
+    /// stock knows that too and can say so. `main` is everybody's: it comes last until it is listed itself,
+    /// so that listing another one takes nothing off sale.
     pub(super) fn ranking(&mut self, merchant: &Merchant, country: &str) -> Vec<WarehouseCode> {
         let mine = self.warehouses_listed().iter().filter(|((owner, _), _)| owner == merchant);
         let mut ranked: Vec<(bool, i64, WarehouseCode)> =
             mine.map(|((_, code), w)| (!w.online, w.score(country), code.clone())).collect();
-        if ranked.is_empty() {
-            return vec![WarehouseCode::MAIN];
-        }
         ranked.sort();
-        ranked.into_iter().map(|(.., code)| code).collect()
+        let mut codes: Vec<WarehouseCode> = ranked.into_iter().map(|(.., code)| code).collect();
+        if !codes.contains(&WarehouseCode::MAIN) {
+            codes.push(WarehouseCode::MAIN);
+        }
+        codes
     }
 
     fn warehouses_listed(&mut self) -> &mut std::collections::BTreeMap<WarehouseKey, Warehouse> {

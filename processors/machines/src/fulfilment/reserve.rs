@@ -14,7 +14,7 @@ use events::{
     ReserveLine, ReserveLines, WarehouseCode, topics,
 };
 
-use super::{Fulfilment, News, Saga, Stage};
+use super::{Fulfilment, News, Place, Saga, Stage};
 use crate::dedupe::OrderRow;
 use crate::machine::{Context, Effects};
 use crate::planted;
@@ -59,6 +59,40 @@ impl Fulfilment {
             return;
         }
         self.end(order_id, saga, OrderStatus::Rejected, news(answer), context, fx);
+    }
+
+    /// A warehouse went offline, or lacks pieces, and another one has what it held. A courier who has been
+    /// asked already would collect in vain: such an order is given up.
+    pub(super) fn lines_moved(
+        &mut self,
+        order_id: OrderId,
+        mut saga: Saga,
+        from: &WarehouseCode,
+        to: &WarehouseCode,
+        context: &Context,
+        fx: &mut Effects,
+    ) {
+        let leaves = saga.origin.as_ref().unwrap_or(&WarehouseCode::MAIN) == from;
+        match &saga.stage {
+            Stage::Reserving { .. } => {
+                let place = Place { warehouse: to.clone(), alone: vec![] };
+                match saga.places.iter_mut().find(|place| place.warehouse == *from) {
+                    Some(before) => *before = place,
+                    // It was in `main`, which goes without saying.
+                    None => saga.places.push(place),
+                }
+                self.sagas.put(order_id, saga);
+            }
+            Stage::Awaiting { .. } | Stage::Paying if leaves => {
+                saga.origin = Some(to.clone());
+                self.sagas.put(order_id, saga);
+            }
+            Stage::Booking | Stage::Routed if leaves => {
+                let news = News { reason: "warehouse_changed".into(), ..News::default() };
+                self.abandon(order_id, saga, OrderStatus::Rejected, news, context, fx);
+            }
+            _ => {}
+        }
     }
 
     /// All partitions have answered. If they chose different warehouses although one could serve all,

@@ -32,7 +32,7 @@ pub struct Saga {
     /// Where the partitions that have answered hold the lines; only of several warehouses.
     #[serde(default)]
     pub places: Vec<Place>,
-    /// The pieces have left the warehouse.
+    /// The pieces have left the warehouse: it said so, or the courier did.
     #[serde(default)]
     pub dispatched: bool,
     /// What the order ended as, while a courier may have it; `None`: cancelled.

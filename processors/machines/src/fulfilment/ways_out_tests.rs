@@ -72,12 +72,12 @@ impl Shop {
         shop
     }
 
-    fn place(&mut self, name: &str, confirm_within_ms: i64) {
+    pub(super) fn place(&mut self, name: &str, confirm_within_ms: i64) {
         let order = order(name, &skus(), confirm_within_ms);
         self.hand_over(topics::ORDERS.name, 0, order.into());
     }
 
-    fn receive(&mut self, sku: usize, warehouse: &WarehouseCode) {
+    pub(super) fn receive(&mut self, sku: usize, warehouse: &WarehouseCode) {
         let received = StockReceived {
             receipt_id: ReceiptId::derive(&merchant(), warehouse.as_str()),
             merchant: merchant(),
@@ -93,7 +93,7 @@ impl Shop {
     }
 
     /// To every partition, as reference data goes.
-    fn list(&mut self, warehouse: &WarehouseCode, distance_km: i32, online: bool) {
+    pub(super) fn list(&mut self, warehouse: &WarehouseCode, distance_km: i32, online: bool) {
         self.now = self.now.plus(1);
         let listed = WarehouseListed {
             merchant: merchant(),
@@ -114,7 +114,7 @@ impl Shop {
         self.hand_over(topics::ORDER_OUTCOMES.name, 0, listed.into());
     }
 
-    fn dispatch(&mut self, name: &str) {
+    pub(super) fn dispatch(&mut self, name: &str) {
         let request = OrderDispatched {
             order_id: id(name),
             merchant: merchant(),
@@ -175,7 +175,11 @@ impl Shop {
         for effect in effects.list {
             match effect {
                 Effect::Emit { record: Record::OrderStatusChanged(changed), .. } => {
-                    self.told.push(changed.status.as_str().to_string());
+                    let status = changed.status.as_str();
+                    self.told.push(match changed.reason.as_str() {
+                        "warehouse_changed" => format!("{status}, {}", changed.reason),
+                        _ => status.into(),
+                    });
                 }
                 Effect::Emit { record: Record::VoidConsignment(void), .. } => {
                     let whom = void.courier.map_or("booking".into(), |c| format!("{c}"));
@@ -194,6 +198,7 @@ impl Shop {
                     self.calls.push_back(call);
                 }
                 Effect::Emit { record: Record::StockMoved(_), .. } => {}
+                Effect::Reject { reason } => self.told.push(format!("refused: {reason}")),
                 Effect::Emit { topic, partition, record, .. } => {
                     self.under_way.push_back((topic, partition, record));
                 }
@@ -225,6 +230,12 @@ impl Shop {
 
     pub(super) fn told(&mut self) -> Vec<String> {
         std::mem::take(&mut self.told)
+    }
+
+    /// Pieces in the warehouses.
+    pub(super) fn on_hand(&mut self) -> i64 {
+        let levels = self.stock.iter_mut().flat_map(|stock| stock.levels().into_values());
+        levels.map(|level| level.on_hand).sum()
     }
 
     /// Pieces reserved and allocated, over all stock.
@@ -431,70 +442,4 @@ fn an_order_of_one_partition_is_refused_at_once() {
     assert!(refused);
     shop.run();
     assert_eq!(shop.told(), ["received", "rejected"]);
-}
-
-fn east() -> WarehouseCode {
-    WarehouseCode::parse("east").unwrap()
-}
-
-/// The nearer warehouse lacks one of the two: both come from the other, in one parcel.
-#[test]
-fn an_order_comes_from_one_warehouse_if_one_has_all_of_it() {
-    let mut shop = Shop::open();
-    let west = WarehouseCode::parse("west").unwrap();
-    shop.list(&west, 100, true);
-    shop.list(&east(), 500, true);
-    shop.receive(0, &west);
-    shop.receive(0, &east());
-    shop.receive(1, &east());
-    shop.place("a", 0);
-    shop.run();
-    assert_eq!(shop.told(), ["received", "reserved", "book east>FR"]);
-    assert_eq!(shop.held(), (2, 0));
-    // Now nobody has both.
-    shop.receive(1, &WarehouseCode::parse("north").unwrap());
-    shop.list(&WarehouseCode::parse("north").unwrap(), 900, true);
-    shop.place("b", 0);
-    shop.run();
-    assert_eq!(shop.told(), ["received", "reserved", "book north>FR"], "split: the last of equals");
-    assert_eq!(shop.held(), (4, 0));
-}
-
-#[test]
-fn what_a_warehouse_that_goes_offline_held_comes_from_another_or_the_order_is_told_why_not() {
-    let mut shop = Shop::open();
-    shop.list(&WarehouseCode::MAIN, 100, true);
-    shop.list(&east(), 500, true);
-    shop.place("a", 60_000);
-    shop.run();
-    shop.receive(0, &east());
-    shop.receive(1, &east());
-    shop.list(&WarehouseCode::MAIN, 100, false);
-    shop.run();
-    shop.confirm("a");
-    assert_eq!(shop.told(), ["received", "reserved", "book east>FR"]);
-    shop.list(&east(), 500, false);
-    shop.run();
-    assert_eq!(shop.told(), ["void booking 0", "rejected"]);
-    shop.not_booked("a");
-    assert_eq!(shop.held(), (0, 0));
-    assert!(shop.saga.sagas.all().is_empty());
-}
-
-#[test]
-fn what_has_left_the_warehouse_is_not_cancelled() {
-    let mut shop = Shop::open();
-    shop.place("a", 0);
-    shop.run();
-    shop.dispatch("a");
-    shop.run();
-    assert_eq!(shop.held(), (2, 0), "not before a courier has taken it");
-    shop.booked("a");
-    shop.run();
-    shop.dispatch("a");
-    shop.dispatch("a");
-    shop.cancel("a");
-    shop.run();
-    assert_eq!(shop.told(), ["received", "reserved", "book", "routed"]);
-    assert_eq!(shop.held(), (0, 0));
 }

@@ -33,7 +33,7 @@ impl Stock {
         if let Some(hold) = &hold {
             self.give_back(hold, context);
         }
-        self.holds.put(order, released(command.merchant.clone(), command.attempt, context));
+        self.put_hold(order, released(command.merchant.clone(), command.attempt, context));
     }
 
     /// The levels, and the sale and the customer's limit, as if the hold had never been.
@@ -72,7 +72,7 @@ impl Stock {
                     });
                 }
                 hold.state = HoldState::Allocated;
-                self.holds.put(order, hold);
+                self.put_hold(order, hold);
             }
             Some(hold) if hold.state == HoldState::Allocated => {}
             _ => effects.reject("nothing is reserved that could be allocated"),
@@ -116,7 +116,7 @@ impl Stock {
         }
         hold.lines.clear();
         hold.state = HoldState::Dispatched { forget_at: context.now.plus(RELEASED_KEPT_MS) };
-        self.holds.put(order, hold);
+        self.put_hold(order, hold);
     }
 
     pub(super) fn change(

@@ -44,7 +44,7 @@ impl Stock {
     }
 
     /// Whether this line of a request is its first; another body under the same id is rejected.
-    fn counts(
+    pub(super) fn counts(
         &mut self,
         key: (ReceiptId, Sku, WarehouseCode),
         fingerprint: Option<Fingerprint>,
@@ -101,16 +101,13 @@ impl Stock {
         let key = (change.merchant.clone(), change.sku.clone(), change.warehouse.clone());
         let known = self.levels.get(&key);
         let level = known.unwrap_or_default();
-        let id = (ReceiptId(change.change_id.0), change.sku.clone(), change.warehouse.clone());
-        // A repeat is no fault, whatever has become possible or impossible meanwhile.
-        let repeated = self.received.get(&id).is_some();
-        if !repeated && let Some(fault) = fault(&change, known.as_ref()) {
-            if change.kind == StockChangeKind::Count {
-                self.ask_for_room(&key, change.quantity, context, effects);
-            }
-            effects.reject(fault);
+        if change.kind == StockChangeKind::Unknown {
+            effects.reject("an unknown kind of change: update the processors and redrive it");
             return;
         }
+        // What was refused is remembered as well: a repeat is the same request, whatever has become
+        // possible meanwhile.
+        let id = (ReceiptId(change.change_id.0), change.sku.clone(), change.warehouse.clone());
         if !self.counts(id, Some(change.fingerprint), 0, context, effects) {
             return;
         }
@@ -119,6 +116,14 @@ impl Stock {
             reason: &change.reason,
             requested_by: &change.requested_by,
         };
+        if let Some(fault) = fault(&change, known.as_ref()) {
+            let cause = Cause { reason: &fault, ..cause };
+            refuse(key.clone(), level.on_hand, &cause, context, effects);
+            if change.kind == StockChangeKind::Count {
+                self.ask_for_room(&key, change.quantity, context, effects);
+            }
+            return;
+        }
         let pieces = change.quantity;
         match (change.kind, change.to_warehouse) {
             (StockChangeKind::Opening, _) => {
@@ -131,7 +136,7 @@ impl Stock {
                 // A flash sale's pieces are the first to be missing.
                 let promised = level.reserved + level.allocated;
                 let set_aside = level.set_aside.min(pieces - promised);
-                self.levels.put(key.clone(), Level { set_aside, ..level });
+                self.levels.put(key.clone(), Level { set_aside, missing: 0, ..level });
                 let difference = pieces - level.on_hand;
                 self.move_pieces(key, MovementKind::Count, difference, &cause, context, effects);
             }
@@ -143,10 +148,9 @@ impl Stock {
             }
             (StockChangeKind::Reconciliation, _) => {
                 // Nothing moves: the history gets what it lacks, and the level is told anew.
-                let on_hand = level.on_hand - pieces;
-                self.levels.put(key.clone(), Level { on_hand, ..level });
+                self.levels.put(key.clone(), level);
                 let kind = MovementKind::Reconciliation;
-                self.move_pieces(key, kind, pieces, &cause, context, effects);
+                tell(key, kind, pieces, level.on_hand, &cause, context, effects);
             }
             (StockChangeKind::LowAt, _) => {
                 self.levels.put(key, Level { low_at: pieces, ..level });
@@ -155,15 +159,18 @@ impl Stock {
         }
     }
 
-    /// A count found fewer pieces than are promised: reservations go elsewhere, or their sagas are
-    /// told, the newest first. The count can be posted again when they have gone.
+    /// A count found fewer pieces than are promised: what is not there is not sold any more, and
+    /// reservations go elsewhere, or their sagas are told, the newest first. It can be counted again
+    /// when they have gone.
     fn ask_for_room(&mut self, key: &LevelKey, counted: i64, context: &Context, fx: &mut Effects) {
         let level = self.levels.get(key).unwrap_or_default();
-        let missing = level.reserved + level.allocated - counted;
-        if counted >= 0 && missing > 0 {
+        let too_many = level.reserved + level.allocated - counted;
+        if counted >= 0 && too_many > 0 {
+            let missing = level.on_hand - counted;
+            self.levels.put(key.clone(), Level { missing, ..level });
             let (merchant, sku, warehouse) = key;
             let place = (merchant, warehouse, Some(sku));
-            self.evict(place, missing, RefusalReason::SoldOut, context, fx);
+            self.evict(place, too_many, RefusalReason::SoldOut, context, fx);
         }
     }
 
@@ -179,25 +186,10 @@ impl Stock {
     ) {
         let mut level = self.levels.get(&key).unwrap_or_default();
         level.on_hand += quantity;
+        level.missing = level.missing.min(level.on_hand);
         let on_hand = level.on_hand;
         self.levels.put(key.clone(), level);
-        let (merchant, sku, warehouse) = key;
-        let topic_key = topics::stock_key(&merchant, &sku);
-        let moved = StockMoved {
-            movement_id: movements::movement_id(cause.source_id, kind, &sku, &warehouse),
-            merchant,
-            sku,
-            warehouse,
-            kind,
-            quantity,
-            on_hand,
-            source_id: cause.source_id,
-            reason: cause.reason.into(),
-            requested_by: cause.requested_by.into(),
-            moved_at: context.now,
-        };
-        let topic = topics::STOCK_MOVEMENTS.name;
-        effects.emit_to(topic, context.partition, topic_key.as_bytes(), moved);
+        tell(key, kind, quantity, on_hand, cause, context, effects);
     }
 }
 
@@ -205,13 +197,50 @@ fn other(id: ReceiptId) -> String {
     format!("request {} was posted before with another body, which counts: use a new key", id.0)
 }
 
+/// Tells the history that a request was refused, with the reason.
+pub(super) fn refuse(
+    key: LevelKey,
+    on_hand: i64,
+    cause: &Cause<'_>,
+    context: &Context,
+    effects: &mut Effects,
+) {
+    tell(key, MovementKind::Refused, 0, on_hand, cause, context, effects);
+}
+
+fn tell(
+    (merchant, sku, warehouse): LevelKey,
+    kind: MovementKind,
+    quantity: i64,
+    on_hand: i64,
+    cause: &Cause<'_>,
+    context: &Context,
+    effects: &mut Effects,
+) {
+    let topic_key = topics::stock_key(&merchant, &sku);
+    let moved = StockMoved {
+        movement_id: movements::movement_id(cause.source_id, kind, &sku, &warehouse),
+        merchant,
+        sku,
+        warehouse,
+        kind,
+        quantity,
+        on_hand,
+        source_id: cause.source_id,
+        reason: cause.reason.into(),
+        requested_by: cause.requested_by.into(),
+        moved_at: context.now,
+    };
+    let topic = topics::STOCK_MOVEMENTS.name;
+    effects.emit_to(topic, context.partition, topic_key.as_bytes(), moved);
+}
+
 /// Why a change cannot be made.
 fn fault(change: &ChangeStock, known: Option<&Level>) -> Option<String> {
     let level = known.copied().unwrap_or_default();
-    let (free, pieces) = (level.available(), change.quantity);
+    let (free, pieces) = (level.available().max(0), change.quantity);
     let too_many = || format!("only {free} pieces are free: count them, or cancel orders first");
     match change.kind {
-        StockChangeKind::Unknown => Some("an unknown kind of change".into()),
         StockChangeKind::Opening if pieces <= 0 => Some("an opening needs pieces".into()),
         StockChangeKind::Opening if level.on_hand > 0 => {
             Some("the SKU has stock there already: adjust or count it".into())
@@ -221,7 +250,7 @@ fn fault(change: &ChangeStock, known: Option<&Level>) -> Option<String> {
         StockChangeKind::Count if pieces < 0 => Some("a count of fewer than no pieces".into()),
         StockChangeKind::Count if pieces < level.reserved + level.allocated => Some(format!(
             "{} pieces are reserved and {} allocated: the newest reservations are given up, dispatch or \
-             cancel what is allocated, then post the count again",
+             cancel what is allocated, then post the count again under a new key",
             level.reserved, level.allocated
         )),
         StockChangeKind::Transfer if pieces <= 0 => Some("a transfer needs pieces".into()),

@@ -23,13 +23,18 @@ fn merchant() -> Merchant {
     Merchant::parse("shop").unwrap()
 }
 
-/// What is rejected.
+/// What is rejected or refused.
 fn step(stock: &mut Stock, record: impl Into<Record>, now: i64) -> Vec<String> {
     let context = Context { now: Millis(now), partition: 0, partitions: 1 };
     let mut effects = Effects::default();
     stock.step(record.into(), SOURCE, &context, &mut effects);
     let rejected = effects.list.into_iter().filter_map(|effect| match effect {
         Effect::Reject { reason } => Some(reason.to_string()),
+        Effect::Emit { record: Record::StockMoved(moved), .. }
+            if moved.kind == MovementKind::Refused =>
+        {
+            Some(moved.reason.into())
+        }
         _ => None,
     });
     rejected.collect()
@@ -142,8 +147,10 @@ fn a_sale_counts_once_per_key_and_its_first_body() {
     assert!(step(&mut stock, sale("f1", 4, 100), 200).is_empty());
     assert_eq!(step(&mut stock, sale("f1", 4, 900), 200).len(), 1);
     assert_eq!(set_aside(&mut stock), 0);
-    // What was refused may be asked for again under its key.
-    assert!(step(&mut stock, sale("f2", 5, 900), 200).is_empty());
+    // What was refused stays refused under its key.
+    assert!(step(&mut stock, sale("f2", 5, 100), 50).is_empty());
+    assert_eq!(set_aside(&mut stock), 0);
+    assert!(step(&mut stock, sale("f3", 5, 900), 200).is_empty());
     assert_eq!(set_aside(&mut stock), 5);
 }
 
@@ -190,7 +197,7 @@ fn the_history_says_who_and_why() {
 #[test]
 fn a_sale_can_be_ended_early_once() {
     let mut stock = stocked();
-    let none = step(&mut stock, sale("end", 0, 0), 1);
+    let none = step(&mut stock, sale("too early", 0, 0), 1);
     assert!(none.len() == 1 && none[0].contains("no flash sale"), "{none:?}");
     assert!(step(&mut stock, sale("f1", 4, 100), 2).is_empty());
     assert!(step(&mut stock, sale("end", 0, 0), 3).is_empty());

@@ -80,7 +80,7 @@ impl Stock {
                 let state = HoldState::Reserved;
                 let hold = Hold { merchant, attempt, state, lines, customer_id };
                 self.count_purchases(&hold);
-                self.holds.put(order, hold);
+                self.put_hold(order, hold);
                 return answer.into();
             }
             Err(refusals) => refusals,
@@ -90,10 +90,10 @@ impl Stock {
                 self.take_again(&hold, context);
                 hold.attempt = command.attempt;
                 let answer = reserved(command, &hold.lines, vec![], context);
-                self.holds.put(order, hold);
+                self.put_hold(order, hold);
                 return answer.into();
             }
-            self.holds.remove(order);
+            self.remove_hold(order);
         }
         LinesRefused {
             order_id: command.order_id,
@@ -244,7 +244,7 @@ impl Choice {
             offered.iter().filter_map(|w| Some((w, level(w)?))).collect();
         let available: i64 = online.iter().map(|(_, level)| level.available().max(0)).sum();
         // Held: there would be enough, were other orders' reservations given back.
-        let could = |level: &Level| level.on_hand - level.allocated - level.set_aside;
+        let could = |level: &Level| level.available() + level.reserved;
         let could: i64 = online.iter().map(|(_, level)| could(level)).sum::<i64>() - own;
         let offline = command.warehouses.iter().filter(|w| !offered.contains(w));
         let known = command.warehouses.iter().any(|w| level(w).is_some());
@@ -276,14 +276,17 @@ fn reserved(
     alone: Vec<WarehouseCode>,
     context: &Context,
 ) -> LinesReserved {
-    let several = command.warehouses.len() > 1;
+    // Nothing but `main` goes without saying: most merchants have no other warehouse.
+    let main = |warehouse: &WarehouseCode| *warehouse == WarehouseCode::MAIN;
+    let plain = command.warehouses.iter().all(main) && lines.iter().all(|l| main(&l.warehouse));
     LinesReserved {
         order_id: command.order_id,
         accepted_at: command.accepted_at,
         stock_partition: context.partition,
         attempt: command.attempt,
-        warehouse: several.then(|| most_pieces(lines)).flatten(),
+        warehouse: (!plain).then(|| most_pieces(lines)).flatten(),
         alone,
+        moved_from: None,
     }
 }
 

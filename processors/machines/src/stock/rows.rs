@@ -15,8 +15,7 @@ pub(super) const RELEASED_KEPT_MS: i64 = 8 * 24 * 60 * 60 * 1000;
 /// Receipts are remembered as long as idempotency keys: 30 days.
 pub(super) const RECEIPT_KEPT_MS: i64 = dedupe::KEY_LIFETIME_MS;
 
-/// Pieces of a SKU in a warehouse. Available = on hand − reserved − allocated
-/// − set aside.
+/// Pieces of a SKU in a warehouse. Available = on hand − reserved − allocated − set aside − missing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Level {
     /// Rises by one per batch that changed the level.
@@ -36,15 +35,25 @@ pub struct Level {
     /// It was told that stock is low.
     #[serde(default)]
     pub low: bool,
+    /// What the last count did not find although it is promised to orders: the count was refused, and
+    /// so many pieces are not sold until one is accepted.
+    #[serde(default)]
+    pub missing: i64,
 }
 
 impl Level {
-    /// Pieces that can still be promised.
+    /// Pieces that can still be promised; negative: a count says that more are promised than there are.
     pub fn available(&self) -> i64 {
         if planted!(AllocatedIgnored) {
             return self.on_hand - self.reserved - self.set_aside;
         }
-        self.on_hand - self.reserved - self.allocated - self.set_aside
+        let missing = if planted!(MissingSold) { 0 } else { self.missing };
+        self.on_hand - self.reserved - self.allocated - self.set_aside - missing
+    }
+
+    /// Pieces that can still be promised in a flash sale: what is missing is missed there last.
+    pub fn for_sale(&self) -> i64 {
+        self.set_aside + self.available().min(0)
     }
 }
 

@@ -4,6 +4,7 @@
 use events::{FlashSaleScheduled, Millis, RefusalReason, ReserveLine, ReserveLines};
 
 use super::Stock;
+use super::receive::{Cause, refuse};
 use super::reserve::Choice;
 use super::rows::{HeldLine, Hold, Purchase, Sale};
 use crate::machine::{Context, Effects};
@@ -17,38 +18,38 @@ impl Stock {
         context: &Context,
         effects: &mut Effects,
     ) {
+        // Neither a repeat of one that is over, nor of one that was refused.
         if self.counted(command.sale_id, command.fingerprint, effects) {
             return;
         }
+        self.remember(command.sale_id, command.fingerprint, context);
         let key = (command.merchant.clone(), command.sku.clone());
-        if command.quantity == 0 {
-            if !self.on_sale().contains_key(&key) {
-                effects.reject("the SKU has no flash sale that could be ended");
-                return;
-            }
-            self.remember(command.sale_id, command.fingerprint, context);
-            self.end_sale(key);
-            return;
-        }
-        if self.on_sale().contains_key(&key) {
-            effects.reject("the SKU has a flash sale already: one at a time");
-            return;
-        }
-        if command.ends_at <= context.now {
-            effects.reject("the sale was over before it was read: schedule it anew");
-            return;
-        }
         let place = (command.merchant, command.sku, command.warehouse.clone());
         let mut level = self.levels.get(&place).unwrap_or_default();
-        let legal = command.quantity > 0 && command.starts_at < command.ends_at;
-        if !legal || level.available() < command.quantity {
-            let free = level.available();
-            effects.reject(format!(
-                "a sale needs pieces, {free} are free, and must end after its start"
-            ));
+        let (free, ends, on) =
+            (level.available().max(0), command.quantity == 0, self.on_sale().contains_key(&key));
+        let fault = match (ends, on) {
+            (true, true) => return self.end_sale(key),
+            (true, false) => "the SKU has no flash sale that could be ended".into(),
+            (false, true) => "the SKU has a flash sale already: one at a time".into(),
+            (false, false) if command.ends_at <= context.now => {
+                "the sale was over before it was read: schedule it anew".into()
+            }
+            (false, false)
+                if command.quantity < 0
+                    || command.ends_at <= command.starts_at
+                    || free < command.quantity =>
+            {
+                format!("a sale needs pieces, {free} are free, and must end after its start")
+            }
+            (false, false) => String::new(),
+        };
+        if !fault.is_empty() {
+            let (source_id, requested_by) = (command.sale_id.0, command.requested_by.as_str());
+            let cause = Cause { source_id, reason: &fault, requested_by };
+            refuse(place, level.on_hand, &cause, context, effects);
             return;
         }
-        self.remember(command.sale_id, command.fingerprint, context);
         level.set_aside += command.quantity;
         self.levels.put(place, level);
         let sale = Sale {
@@ -100,13 +101,13 @@ impl Stock {
                 }
             };
             if before.saturating_add(own).saturating_add(line.quantity) > sale.per_customer {
-                return Err((RefusalReason::CustomerLimit, level.set_aside));
+                return Err((RefusalReason::CustomerLimit, level.for_sale().max(0)));
             }
         }
-        if level.set_aside < quantity {
-            let held = level.set_aside + level.reserved >= quantity;
+        if level.for_sale() < quantity {
+            let held = level.for_sale() + level.reserved >= quantity;
             let reason = if held { RefusalReason::Held } else { RefusalReason::SoldOut };
-            return Err((reason, level.set_aside));
+            return Err((reason, level.for_sale().max(0)));
         }
         let mut level = level;
         level.set_aside -= quantity;

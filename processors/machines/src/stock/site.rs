@@ -1,11 +1,11 @@
 //! Warehouses on and off line. What is free in one that is offline is not offered; what is reserved there
 //! goes to another one that has the pieces, or its saga is told why not, and gives it back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use events::{
-    LineRefusal, LinesRefused, LinesReserved, Merchant, OrderKey, RefusalReason, Sku,
-    WarehouseCode, WarehouseListed, topics,
+    LineRefusal, LinesRefused, LinesReserved, Merchant, Millis, OrderId, OrderKey, RefusalReason,
+    Sku, WarehouseCode, WarehouseListed, topics,
 };
 
 use super::Stock;
@@ -14,7 +14,77 @@ use super::rows::{HeldLine, Hold, HoldState, Level, Site};
 use crate::machine::{Context, Effects};
 use crate::table::LevelKey;
 
+/// The orders that have reserved pieces, by SKU and warehouse, oldest first. Kept in memory alone: a row
+/// for each would be one more per line on the common path.
+#[derive(Default)]
+pub(super) struct Occupants(BTreeMap<LevelKey, BTreeSet<(Millis, OrderId)>>);
+
+impl Occupants {
+    fn enter(&mut self, order: OrderKey, hold: &Hold) {
+        for line in hold.lines.iter().filter(|_| hold.state == HoldState::Reserved) {
+            let key = (hold.merchant.clone(), line.sku.clone(), line.warehouse.clone());
+            self.0.entry(key).or_default().insert((order.accepted_at, order.order_id));
+        }
+    }
+
+    fn leave(&mut self, order: OrderKey, hold: &Hold) {
+        for line in hold.lines.iter().filter(|_| hold.state == HoldState::Reserved) {
+            let key = (hold.merchant.clone(), line.sku.clone(), line.warehouse.clone());
+            if let Some(orders) = self.0.get_mut(&key) {
+                orders.remove(&(order.accepted_at, order.order_id));
+                if orders.is_empty() {
+                    self.0.remove(&key);
+                }
+            }
+        }
+    }
+
+    /// Those with pieces in this warehouse, of one SKU or of all.
+    fn of(
+        &self,
+        merchant: &Merchant,
+        warehouse: &WarehouseCode,
+        sku: Option<&Sku>,
+    ) -> BTreeSet<(Millis, OrderId)> {
+        if let Some(sku) = sku {
+            let key = (merchant.clone(), sku.clone(), warehouse.clone());
+            return self.0.get(&key).cloned().unwrap_or_default();
+        }
+        let here = |(owner, _, place): &LevelKey| owner == merchant && place == warehouse;
+        let all = self.0.iter().filter(|(key, _)| here(key));
+        all.flat_map(|(_, orders)| orders.iter().copied()).collect()
+    }
+}
+
 impl Stock {
+    /// Reads every hold of the partition at the first call after a takeover, and never again.
+    fn occupants(&mut self) -> &Occupants {
+        self.occupants.get_or_insert_with(|| {
+            let mut occupants = Occupants::default();
+            for (order, hold) in self.holds.all() {
+                occupants.enter(order, &hold);
+            }
+            occupants
+        })
+    }
+
+    pub(super) fn put_hold(&mut self, order: OrderKey, hold: Hold) {
+        if let Some(occupants) = &mut self.occupants {
+            if let Some(before) = self.holds.peek(&order) {
+                occupants.leave(order, before);
+            }
+            occupants.enter(order, &hold);
+        }
+        self.holds.put(order, hold);
+    }
+
+    pub(super) fn remove_hold(&mut self, order: OrderKey) {
+        if let (Some(occupants), Some(before)) = (&mut self.occupants, self.holds.peek(&order)) {
+            occupants.leave(order, before);
+        }
+        self.holds.remove(order);
+    }
+
     pub(super) fn list(&mut self, listed: WarehouseListed, context: &Context, fx: &mut Effects) {
         if self.counted(listed.request_id, listed.fingerprint, fx) {
             return;
@@ -51,7 +121,7 @@ impl Stock {
     }
 
     /// Takes at least so many reserved pieces off a warehouse, of one SKU or of all, the newest orders
-    /// first. Reads every hold of the partition: for what happens rarely.
+    /// first.
     pub(super) fn evict(
         &mut self,
         (merchant, warehouse, sku): (&Merchant, &WarehouseCode, Option<&Sku>),
@@ -63,17 +133,13 @@ impl Stock {
         let here = |line: &HeldLine| {
             line.warehouse == *warehouse && sku.is_none_or(|sku| line.sku == *sku)
         };
-        let affected = |(_, hold): &(OrderKey, Hold)| {
-            hold.state == HoldState::Reserved
-                && hold.merchant == *merchant
-                && hold.lines.iter().any(here)
-        };
-        let mut holds: Vec<_> = self.holds.all().into_iter().filter(affected).collect();
-        holds.sort_by_key(|(order, _)| std::cmp::Reverse((order.accepted_at, order.order_id)));
-        for (order, mut hold) in holds {
+        let orders = self.occupants().of(merchant, warehouse, sku);
+        for (accepted_at, order_id) in orders.into_iter().rev() {
             if pieces <= 0 {
                 return;
             }
+            let order = OrderKey { order_id, accepted_at };
+            let Some(mut hold) = self.holds.get(&order) else { continue };
             let own = hold.lines.iter().filter(|line| here(line));
             pieces -= own.map(|line| i64::from(line.quantity)).sum::<i64>();
             let key = order.order_id;
@@ -86,8 +152,9 @@ impl Stock {
                     attempt: hold.attempt,
                     warehouse: most_pieces(&hold.lines),
                     alone: vec![],
+                    moved_from: Some(warehouse.clone()),
                 };
-                self.holds.put(order, hold);
+                self.put_hold(order, hold);
                 fx.emit(context, topics::ORDER_OUTCOMES.name, key.as_bytes(), moved);
                 continue;
             }
@@ -119,12 +186,16 @@ impl Stock {
         here: impl Fn(&HeldLine) -> bool,
     ) -> Option<BTreeMap<LevelKey, Level>> {
         let merchant = hold.merchant.clone();
-        let others: Vec<WarehouseCode> = self
+        let mut others: Vec<WarehouseCode> = self
             .sites()
             .iter()
             .filter(|((owner, _), site)| *owner == merchant && site.online)
             .map(|((_, warehouse), _)| warehouse.clone())
             .collect();
+        // Everybody's, whether it is listed or not.
+        if !others.contains(&WarehouseCode::MAIN) && self.online(&merchant, &WarehouseCode::MAIN) {
+            others.push(WarehouseCode::MAIN);
+        }
         let mut levels = BTreeMap::<LevelKey, Level>::new();
         let mut lines = hold.lines.clone();
         for line in lines.iter_mut().filter(|line| here(line)) {

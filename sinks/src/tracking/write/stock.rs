@@ -25,6 +25,7 @@ pub(super) async fn levels(
                 &rows.allocated,
                 &rows.changed_at,
                 &rows.set_aside,
+                &rows.missing,
             ],
         )
         .await

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use events::{
-    Merchant, MovementKind, OrderKey, ReceiptId, Record, Sku, StockChangeKind, WarehouseCode,
-    topics,
+    Merchant, MovementKind, OrderKey, OrderStatus, ReceiptId, Record, Sku, StockChangeKind,
+    WarehouseCode, topics,
 };
 
 use super::{Evidence, records, served};
@@ -29,6 +29,9 @@ pub(super) fn stock(world: &World, evidence: &Evidence, faults: &mut Vec<String>
         if gone && !routed {
             faults.push(format!("AU-7 order {} has left and is not routed", order.order_id));
         }
+        if !gone && chain.iter().any(|changed| handed_over(changed.status)) {
+            faults.push(format!("AU-7 order {} has left and stock does not know", order.order_id));
+        }
     }
     let levels = levels(world, faults);
     for (place, pieces) in &on_hand {
@@ -50,6 +53,12 @@ pub(super) fn stock(world: &World, evidence: &Evidence, faults: &mut Vec<String>
     }
 }
 
+/// Whether a courier has, or had, an order of this status.
+fn handed_over(status: OrderStatus) -> bool {
+    use OrderStatus::{Delivered, Returned, Shipped, Undeliverable};
+    matches!(status, Shipped | Delivered | Undeliverable | Returned)
+}
+
 /// The sum of all movements by place; each counted once, and each by what caused it.
 fn movements(world: &World, evidence: &Evidence, faults: &mut Vec<String>) -> BTreeMap<Place, i64> {
     let mut received = BTreeMap::<(ReceiptId, Merchant, Sku), i64>::new();
@@ -68,6 +77,7 @@ fn movements(world: &World, evidence: &Evidence, faults: &mut Vec<String>) -> BT
             asked.insert(change.change_id.0, (change.kind, change.quantity));
         }
     }
+    let refused = evidence.refused();
     let (mut sums, mut seen) = (BTreeMap::<Place, i64>::new(), BTreeSet::new());
     for moved in &evidence.movements {
         if !seen.insert(moved.movement_id) {
@@ -75,6 +85,9 @@ fn movements(world: &World, evidence: &Evidence, faults: &mut Vec<String>) -> BT
         }
         let key = (moved.merchant.clone(), moved.sku.clone(), moved.warehouse.clone());
         *sums.entry(key).or_default() += moved.quantity;
+        if moved.kind != MovementKind::Refused && refused.contains(&moved.source_id) {
+            faults.push(format!("AU-7 refused before or after: {moved:?}"));
+        }
         let right = match (moved.kind, asked.get(&moved.source_id)) {
             (MovementKind::Receipt, _) => {
                 let key = (ReceiptId(moved.source_id), moved.merchant.clone(), moved.sku.clone());
@@ -89,6 +102,7 @@ fn movements(world: &World, evidence: &Evidence, faults: &mut Vec<String>) -> BT
             (MovementKind::TransferOut, Some((_, quantity))) => moved.quantity == -quantity,
             (MovementKind::TransferIn, Some((_, quantity))) => moved.quantity == *quantity,
             (MovementKind::Dispatch, None) => moved.quantity < 0,
+            (MovementKind::Refused, _) => moved.quantity == 0,
             _ => false,
         };
         if !right {
@@ -102,22 +116,30 @@ fn movements(world: &World, evidence: &Evidence, faults: &mut Vec<String>) -> BT
 }
 
 /// AU-8: versions are gapless, and at each of them nothing is promised that is not there. The last one
-/// of every place: on hand, reserved, allocated, set aside.
-fn levels(world: &World, faults: &mut Vec<String>) -> BTreeMap<Place, [i64; 4]> {
-    let mut levels = BTreeMap::<Place, (i64, [i64; 4])>::new();
+/// of every place: on hand, reserved, allocated, set aside, missing. No promise is made from what a count
+/// did not find.
+fn levels(world: &World, faults: &mut Vec<String>) -> BTreeMap<Place, [i64; 5]> {
+    let mut levels = BTreeMap::<Place, (i64, [i64; 5])>::new();
     let mut unreadable = 0;
     for (_, _, record) in records(world, topics::STOCK_LEVELS.name, &mut unreadable) {
         let Record::StockLevelChanged(level) = record else { continue };
-        let now = [level.on_hand, level.reserved, level.allocated, level.set_aside];
+        let now = [level.on_hand, level.reserved, level.allocated, level.set_aside, level.missing];
         let key = (level.merchant, level.sku, level.warehouse);
-        let (version, _) = levels.get(&key).copied().unwrap_or_default();
+        let (version, before) = levels.get(&key).copied().unwrap_or_default();
         let sku = &key.1;
         if level.version != version + 1 {
             let got = level.version;
             faults.push(format!("AU-8 level of {sku}: version {got} follows {version}"));
         }
-        let [hand, reserved, bound, aside] = now;
+        let [hand, reserved, bound, aside, missing] = now;
         if reserved < 0 || bound < 0 || aside < 0 || reserved + bound + aside > hand {
+            faults.push(format!("AU-8 level of {sku} at version {}: {now:?}", level.version));
+        }
+        let promised = reserved + bound;
+        if missing > 0
+            && missing == before[4]
+            && promised > (before[1] + before[2]).max(hand - missing)
+        {
             faults.push(format!("AU-8 level of {sku} at version {}: {now:?}", level.version));
         }
         levels.insert(key, (level.version, now));

@@ -174,15 +174,15 @@ fn check_repeats(
     }
 }
 
-/// Whether the record is one that stock may refuse: a change that cannot be made.
+/// Whether the record is one that the saga may refuse: a dispatch too early or too late.
 fn refused_by_rule(world: &World, topic: &str, partition: i32, offset: i64) -> bool {
     let log = world.kafka.log(world.kafka.tp(topic, partition));
     let Some((_, record)) = log.next_committed(offset, offset + 1) else { return false };
     let record = world.codec.decode(record.value.as_deref().unwrap_or_default());
-    matches!(record, Ok(Record::ChangeStock(_) | Record::FlashSaleScheduled(_)))
+    matches!(record, Ok(Record::OrderDispatched(_)))
 }
 
-/// Poison once in its dead letter queue, and changes of stock that cannot be made; nothing else in any.
+/// Poison once in its dead letter queue, and dispatches that contradict their order; nothing else in any.
 fn check_dead_letters(world: &World, faults: &mut Vec<String>) {
     let mut letters = BTreeSet::new();
     let mut count = 0;

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use events::{FlashSaleScheduled, OrderId, Record, topics};
 
 use super::{Evidence, records, served};
-use crate::kafka::log::Header;
 use crate::world::World;
 
 /// Reservations this close to a sale's start or end are not looked at: a task's time is not the
@@ -15,20 +14,12 @@ const MARGIN_MS: i64 = 1_000;
 /// AU-23: what is routed out of a sale is no more than was set aside, and no customer has more than the
 /// limit.
 pub(super) fn check(world: &World, evidence: &Evidence, faults: &mut Vec<String>) {
-    let mut refused = BTreeSet::new();
-    for (_, log) in world.kafka.of_topic(&topics::dead_letters(topics::STOCK.name)) {
-        for (_, record) in log.committed(0, log.end()) {
-            if let Header::Rejected(_, partition, offset, _) = record.header {
-                refused.insert((partition, offset));
-            }
-        }
-    }
+    let refused = evidence.refused();
     let mut unreadable = 0;
     let mut sales = BTreeMap::new();
-    for (partition, entry, record) in records(world, topics::STOCK.name, &mut unreadable) {
+    for (_, entry, record) in records(world, topics::STOCK.name, &mut unreadable) {
         if let Record::FlashSaleScheduled(sale) = record
-            && !refused.contains(&(i32::from(partition), entry.offset))
-            && entry.at < sale.ends_at
+            && !refused.contains(&sale.sale_id.0)
         {
             sales.entry(sale.sale_id).or_insert((sale, entry.offset));
         }
