@@ -220,7 +220,7 @@ fn receipts(chance: &mut Chance, orders: u64, span: u64) -> Vec<Click> {
 /// pieces are found, lost, counted and moved; the first shop has a flash sale.
 fn stock_api(chance: &mut Chance, clicks: &mut Vec<Click>, span: u64) {
     for (warehouse, distance_km) in [(WarehouseCode::MAIN, 100), (second(), 500)] {
-        let listed = |online, at: u64| {
+        let listed = |online: bool, at: u64| {
             Sent::Warehouse(WarehouseListed {
                 request_id: RequestId::derive("warehouse", &shop(1), &format!("{warehouse}-{at}")),
                 fingerprint: Fingerprint(uuid::Uuid::from_u128(online.into())),
