@@ -394,7 +394,7 @@ fn samples() -> Vec<Record> {
             starts_at: Millis(5),
             ends_at: Millis(6),
             requested_by: "k1".into(),
-            fingerprint: placed.fingerprint,
+            fingerprint: Fingerprint(Uuid::from_u128(7)),
         }
         .into(),
         WarehouseListed {
@@ -407,7 +407,7 @@ fn samples() -> Vec<Record> {
             distance_km: 3_000,
             load_permille: 400,
             requested_by: "k1".into(),
-            fingerprint: placed.fingerprint,
+            fingerprint: Fingerprint(Uuid::from_u128(7)),
             listed_at: Millis(5),
         }
         .into(),
