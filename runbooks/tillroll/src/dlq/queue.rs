@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use events::topics;
-use rdkafka::message::Message as _;
 
 use super::filter::Filter;
 use super::letter::{Decision, Letter, Place, Queued, queued};

@@ -61,7 +61,7 @@ impl Partition<'_> {
         // Letters stand in the topic themselves.
         let is_letter = |letter: &&Letter| letter.place.offset == offset;
         let wanted = |letter: &&Letter| letter.key.as_deref() == key;
-        if self.letters.iter().any(|l| wanted(l)) && !self.letters.iter().any(|l| is_letter(l)) {
+        if self.letters.iter().any(wanted) && !self.letters.iter().any(is_letter) {
             let newest = self.newest.entry(key.map(<[u8]>::to_vec)).or_insert(turn);
             *newest = turn.max(*newest);
         }
