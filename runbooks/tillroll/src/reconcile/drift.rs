@@ -113,6 +113,7 @@ fn levels(books: &Books, stores: &Stores, found: &mut BTreeSet<Drift>) {
             ("reserved", ours.reserved, shown.reserved),
             ("allocated", ours.allocated, shown.allocated),
             ("set_aside", ours.set_aside, shown.set_aside),
+            ("missing", ours.missing, shown.missing),
         ];
         differing(Kind::Level, place, &counts, found);
         let (all, recent) = stores.history.get(place).copied().unwrap_or_default();

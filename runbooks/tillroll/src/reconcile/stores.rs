@@ -21,7 +21,8 @@ const REPORTED_MS: i64 = 1_000 * 24 * 60 * 60 * 1000;
 const ORDERS: usize = 10_000;
 
 const LEVELS: &str = "
-    SELECT merchant, sku, warehouse, version, on_hand, reserved, allocated, set_aside FROM stock_levels
+    SELECT merchant, sku, warehouse, version, on_hand, reserved, allocated, set_aside, missing
+    FROM stock_levels
     WHERE ($1 = '' OR merchant = $1) AND ($2 = '' OR sku = $2)";
 const HISTORY: &str = "
     SELECT merchant, sku, warehouse, sum(quantity)::bigint,
@@ -81,6 +82,7 @@ pub(super) async fn ask(database: &Database, scope: &Scope, books: &Books) -> Re
             reserved: row.get(5),
             allocated: row.get(6),
             set_aside: row.get(7),
+            missing: row.get(8),
             ..Level::default()
         };
         stores.levels.insert(place(row.get(0), row.get(1), row.get(2))?, level);
