@@ -18,6 +18,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
 use rdkafka::{Offset, TopicPartitionList};
 use serde_json::{Value, json};
+use tests::reconcile::postgres;
 use tests::shop::Shop;
 use tests::stack::{Instances, System};
 
@@ -30,6 +31,8 @@ const DOWN_S: u64 = 10;
 const AT_ONCE: usize = 64;
 /// Longest wait for the last order to be final and its money settled.
 const SETTLED_WITHIN: Duration = Duration::from_secs(300);
+/// Longest wait for the last entry of the ledger, once all is settled.
+const BOOKED_WITHIN: Duration = Duration::from_secs(30);
 const SKU: &str = "PAID";
 
 fn number(name: &str, otherwise: u64) -> u64 {
@@ -82,6 +85,7 @@ async fn the_providers_ledger_and_the_history_agree_to_the_cent() -> Result<()> 
     );
     let _ = writeln!(std::io::stderr(), "{report}");
     assert!(verdict.faults.is_empty(), "{:#?}", verdict.faults);
+    books(&system, &simulator).await?;
     system.stack.shutdown().await
 }
 
@@ -199,6 +203,41 @@ fn read(brokers: &str, codec: &events::Codec) -> Result<Histories> {
 async fn ledger(simulator: &str) -> Result<Vec<Value>> {
     let url = format!("{simulator}/ledger/payments");
     Ok(reqwest::get(url).await?.error_for_status()?.json().await?)
+}
+
+/// Waits until our ledger has captured and refunded of every payment what the provider's has.
+async fn books(system: &System, simulator: &str) -> Result<()> {
+    const SUMS: &str = "SELECT provider, reference,
+            coalesce(sum(amount_minor) FILTER (WHERE kind = 'capture'), 0)::bigint,
+            coalesce(sum(amount_minor) FILTER (WHERE kind = 'refund'), 0)::bigint
+        FROM ledger_entries WHERE provider IS NOT NULL GROUP BY provider, reference";
+    let client = postgres::connect(&system.stack.postgres_url()).await?;
+    let theirs: BTreeMap<(String, String), (i64, i64)> = ledger(simulator)
+        .await?
+        .iter()
+        .filter(|payment| payment["captures"] != 0)
+        .map(|payment| {
+            let text = |field: &str| payment[field].as_str().unwrap_or("").to_owned();
+            let number = |field: &str| payment[field].as_i64().unwrap_or(0);
+            let amount = number("amount_minor");
+            let sums = (number("captures") * amount, number("refunds") * amount);
+            ((text("provider"), text("id")), sums)
+        })
+        .collect();
+    let began = Instant::now();
+    loop {
+        let rows = client.query(SUMS, &[]).await?;
+        let ours: BTreeMap<(String, String), (i64, i64)> =
+            rows.iter().map(|row| ((row.get(0), row.get(1)), (row.get(2), row.get(3)))).collect();
+        if ours == theirs {
+            return Ok(());
+        }
+        ensure!(
+            began.elapsed() < BOOKED_WITHIN,
+            "the ledger has {ours:?}, the provider {theirs:?}"
+        );
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
 }
 
 struct Verdict {

@@ -113,9 +113,9 @@ async fn poison(system: &System) -> Result<()> {
     }
     order(&shop, "after").await?;
     flowing(system, 2).await?;
-    // `order-status` has two readers, both of which refuse what is in it.
-    let twice = topics::ORDER_STATUS.name;
-    let expected = put.len() + put.keys().filter(|(topic, ..)| topic == twice).count();
+    // `order-status` has three readers, each of which refuses what is in it.
+    let thrice = topics::ORDER_STATUS.name;
+    let expected = put.len() + 2 * put.keys().filter(|(topic, ..)| topic == thrice).count();
     let letters = tokio::task::spawn_blocking(move || letters(&brokers, expected)).await??;
     let mut seen: BTreeMap<(String, String, String), usize> = BTreeMap::new();
     for letter in &letters {
@@ -140,7 +140,7 @@ async fn poison(system: &System) -> Result<()> {
         *seen.entry(place).or_default() += 1;
     }
     for place in put.keys() {
-        let copies = if place.0 == twice { 2 } else { 1 };
+        let copies = if place.0 == thrice { 3 } else { 1 };
         ensure!(seen.get(place) == Some(&copies), "{place:?}: {:?} letters", seen.get(place));
     }
     Ok(())
