@@ -1,6 +1,6 @@
 //! Payments on the real stack: refusals, cancels, lost answers, doubled webhooks and a provider that is
-//! down for a while. At the end the money that order-status tells of is the money in the provider's own ledger,
-//! to the cent.
+//! down for a while. At the end the money that order-status tells of is the money in the provider's own ledger and in
+//! ours, to the cent.
 //!
 //! `ORDERS`, `DOWN_S` choose the size; the figures are written to stderr.
 
@@ -18,6 +18,8 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
 use rdkafka::{Offset, TopicPartitionList};
 use serde_json::{Value, json};
+use tests::books;
+use tests::reconcile::postgres;
 use tests::shop::Shop;
 use tests::stack::{Instances, System};
 
@@ -30,6 +32,8 @@ const DOWN_S: u64 = 10;
 const AT_ONCE: usize = 64;
 /// Longest wait for the last order to be final and its money settled.
 const SETTLED_WITHIN: Duration = Duration::from_secs(300);
+/// Longest wait for the last entry of the ledger, once all is settled.
+const BOOKED_WITHIN: Duration = Duration::from_secs(30);
 const SKU: &str = "PAID";
 
 fn number(name: &str, otherwise: u64) -> u64 {
@@ -82,6 +86,7 @@ async fn the_providers_ledger_and_the_history_agree_to_the_cent() -> Result<()> 
     );
     let _ = writeln!(std::io::stderr(), "{report}");
     assert!(verdict.faults.is_empty(), "{:#?}", verdict.faults);
+    books(&system, &simulator).await?;
     system.stack.shutdown().await
 }
 
@@ -133,11 +138,8 @@ type Histories = BTreeMap<OrderKey, Vec<OrderStatusChanged>>;
 /// some order never ended.
 async fn settled(system: &System, simulator: &str, orders: u64) -> Result<Option<Verdict>> {
     let began = Instant::now();
-    let registry = wire::config::Registry { url: system.stack.registry_url() };
-    let codec = wire::registry::codec(&registry).await?;
     loop {
-        let (brokers, codec) = (system.stack.brokers(), codec.clone());
-        let histories = tokio::task::spawn_blocking(move || read(&brokers, &codec)).await??;
+        let histories = histories(system).await?;
         let late = began.elapsed() > SETTLED_WITHIN;
         let done = histories.values().filter(|chain| has_ended(chain)).count() as u64;
         if done == orders {
@@ -170,6 +172,12 @@ fn has_ended(chain: &[OrderStatusChanged]) -> bool {
     })
 }
 
+async fn histories(system: &System) -> Result<Histories> {
+    let registry = wire::config::Registry { url: system.stack.registry_url() };
+    let (brokers, codec) = (system.stack.brokers(), wire::registry::codec(&registry).await?);
+    tokio::task::spawn_blocking(move || read(&brokers, &codec)).await?
+}
+
 fn read(brokers: &str, codec: &events::Codec) -> Result<Histories> {
     let consumer: BaseConsumer = wire::client::assigned_consumer(brokers, "payments").create()?;
     let mut all = TopicPartitionList::new();
@@ -199,6 +207,55 @@ fn read(brokers: &str, codec: &events::Codec) -> Result<Histories> {
 async fn ledger(simulator: &str) -> Result<Vec<Value>> {
     let url = format!("{simulator}/ledger/payments");
     Ok(reqwest::get(url).await?.error_for_status()?.json().await?)
+}
+
+/// Waits until our ledger has the entries that the history implies, and of every payment what the provider's own
+/// record has; balances are then those of that record.
+async fn books(system: &System, simulator: &str) -> Result<()> {
+    const CLEARING: &str = "SELECT coalesce(sum(balance_minor), 0)::bigint FROM ledger_balances
+        WHERE account = 'clearing'";
+    let client = postgres::connect(&system.stack.postgres_url()).await?;
+    let theirs: BTreeMap<(String, String), (i64, i64)> = ledger(simulator)
+        .await?
+        .iter()
+        .filter(|payment| payment["captures"] != 0)
+        .map(|payment| {
+            let text = |field: &str| payment[field].as_str().unwrap_or("").to_owned();
+            let number = |field: &str| payment[field].as_i64().unwrap_or(0);
+            let amount = number("amount_minor");
+            let sums = (number("captures") * amount, number("refunds") * amount);
+            ((text("provider"), text("id")), sums)
+        })
+        .collect();
+    let began = Instant::now();
+    let entries = loop {
+        // Couriers still report, so the history is read anew, too.
+        let told = books::of_history(&histories(system).await?);
+        let kept = books::of_ledger(&client).await?;
+        let agree = (kept == told, books::payments(&kept) == theirs);
+        if agree == (true, true) {
+            break kept;
+        }
+        let (ours, of_theirs) = (kept.len(), theirs.len());
+        ensure!(
+            began.elapsed() < BOOKED_WITHIN,
+            "the ledger's {ours} entries agree with the history's {} and the provider's {of_theirs} payments: \
+             {agree:?}; first amiss: {:?}",
+            told.len(),
+            told.iter().find(|entry| !kept.contains(entry)),
+        );
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    };
+    ensure!(
+        books::unbalanced(&client).await? == 0,
+        "an entry or a merchant's books do not balance"
+    );
+    let clearing: i64 = client.query_one(CLEARING, &[]).await?.get(0);
+    let kept: i64 = theirs.values().map(|(captured, refunded)| captured - refunded).sum();
+    ensure!(clearing == kept, "clearing is {clearing}, the provider keeps {kept}");
+    let report = format!("ledger: {} entries, clearing {clearing} (minor units)", entries.len());
+    let _ = writeln!(std::io::stderr(), "{report}");
+    Ok(())
 }
 
 struct Verdict {

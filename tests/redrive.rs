@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// Orders whose first record is refused; every other one has a second record, with another body.
 const ORDERS: i32 = 12;
 const CONFLICTS: i32 = ORDERS / 2;
-/// Orders whose history is refused by both sinks, and versions of each.
+/// Orders whose history is refused by every sink, and versions of each.
 const HISTORIES: i32 = 6;
 const VERSIONS: i32 = 3;
 const LETTERS: usize = (ORDERS + CONFLICTS + HISTORIES * VERSIONS) as usize;

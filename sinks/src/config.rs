@@ -26,7 +26,7 @@ pub struct Config {
     pub kafka: Kafka,
     /// The schema registry.
     pub registry: Registry,
-    /// Where tracking writes.
+    /// Where tracking and billing write.
     pub postgres: Postgres,
     /// Where reports writes.
     pub clickhouse: ClickHouse,
@@ -34,6 +34,8 @@ pub struct Config {
     pub tracking: Batches,
     /// Batches of reports.
     pub reports: Batches,
+    /// Batches of billing.
+    pub billing: Batches,
 }
 
 /// How to reach ClickHouse.
@@ -82,7 +84,9 @@ impl fmt::Debug for ClickHouse {
 /// When a value is unusable or a key unknown; the message names it.
 pub fn load(file: Option<&Path>) -> Result<Config> {
     let config: Config = wire::config::load(include_str!("default.toml"), file, "SINKS_")?;
-    for (name, batches) in [("tracking", config.tracking), ("reports", config.reports)] {
+    let batches =
+        [("tracking", config.tracking), ("reports", config.reports), ("billing", config.billing)];
+    for (name, batches) in batches {
         let records = batches.batch_records;
         ensure!(
             (1..=MOST_RECORDS).contains(&records),

@@ -11,7 +11,7 @@ use sinks::service::{self, Role};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-/// Writes orders and stock into PostgreSQL (tracking) and ClickHouse (reports), exactly once.
+/// Writes orders and stock into PostgreSQL (tracking) and ClickHouse (reports), and the ledger (billing), exactly once.
 ///
 /// Settings come from built-in defaults, then the file given with --config, then SINKS_* variables
 /// (SINKS_KAFKA__BROKERS sets kafka.brokers). The log goes to stderr.
@@ -27,7 +27,7 @@ struct Arguments {
 }
 
 const EXAMPLES: &str = "Examples:
-  tillroll-sinks                          both sinks
+  tillroll-sinks                          all sinks
   tillroll-sinks --sink reports           ClickHouse alone
   SINKS_INSTANCE=sinks-2 tillroll-sinks   a second process beside the first";
 

@@ -8,6 +8,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use wire::operator::Readiness;
 
+use crate::billing::{self, Billing};
 use crate::config::Config;
 use crate::deliver::Sink;
 use crate::deliver::health::Health;
@@ -23,16 +24,19 @@ pub enum Role {
     Tracking,
     /// History of orders for analysts, into ClickHouse.
     Reports,
+    /// The ledger of payments and revenue, into PostgreSQL.
+    Billing,
 }
 
 impl Role {
     /// Every sink.
-    pub const ALL: [Self; 2] = [Self::Tracking, Self::Reports];
+    pub const ALL: [Self; 3] = [Self::Tracking, Self::Reports, Self::Billing];
 
     fn name(self) -> &'static str {
         match self {
             Self::Tracking => tracking::NAME,
             Self::Reports => reports::NAME,
+            Self::Billing => billing::NAME,
         }
     }
 }
@@ -59,6 +63,10 @@ pub async fn run(config: Config, roles: &[Role], shutdown: watch::Receiver<bool>
             }
             Role::Reports => {
                 let sink = Reports::new(&config.clickhouse, config.reports);
+                sinks.spawn(one(Arc::new(sink), config, health, shutdown));
+            }
+            Role::Billing => {
+                let sink = Billing::new(&config.postgres, config.billing)?;
                 sinks.spawn(one(Arc::new(sink), config, health, shutdown));
             }
         }

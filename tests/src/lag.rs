@@ -74,22 +74,27 @@ impl Lag {
         postgres: &tokio_postgres::Client,
         reports: &clickhouse::Client,
     ) -> Result<u64> {
-        let rows = postgres.query("SELECT topic, partition, next_offset FROM sink_offsets", &[]);
-        let tracking: Vec<Position> =
-            rows.await?.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
+        let of = async |sink: &str| {
+            let sql = "SELECT topic, partition, next_offset FROM sink_offsets WHERE sink = $1";
+            let rows = postgres.query(sql, &[&sink]).await?;
+            let positions = rows.iter().map(|row| (row.get(0), row.get(1), row.get(2)));
+            Ok::<Vec<Position>, tokio_postgres::Error>(positions.collect())
+        };
+        let (tracking, billing) = (of("tracking").await?, of("billing").await?);
         let written = "SELECT toInt32(kafka_partition), toInt64(max(kafka_offset)) + 1 \
                        FROM order_events GROUP BY kafka_partition";
         let written = reports.query(written).fetch_all::<(i32, i64)>().await?;
         let topic = topics::ORDER_STATUS.name;
         let reports: Vec<Position> =
             written.into_iter().map(|(p, next)| (topic.to_owned(), p, next)).collect();
-        let (tracking, reports) = (
-            self.complete(topics::TRACKED, tracking),
-            self.complete(&[&topics::ORDER_STATUS], reports),
-        );
+        let tracking = self.complete(topics::TRACKED, tracking);
+        let billing = self.complete(topics::BILLED, billing);
+        let reports = self.complete(&[&topics::ORDER_STATUS], reports);
         let lag = self.clone();
-        tokio::task::spawn_blocking(move || Ok(lag.count(&tracking)? + lag.count(&reports)?))
-            .await?
+        tokio::task::spawn_blocking(move || {
+            Ok(lag.count(&tracking)? + lag.count(&reports)? + lag.count(&billing)?)
+        })
+        .await?
     }
 
     fn consumer(&self) -> MutexGuard<'_, BaseConsumer> {

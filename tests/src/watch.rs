@@ -95,7 +95,8 @@ impl Seen {
     }
 
     async fn follow_postgres(&self, client: &tokio_postgres::Client) {
-        let query = "SELECT partition, next_offset FROM sink_offsets WHERE topic = 'order-status'";
+        let query = "SELECT partition, next_offset FROM sink_offsets
+            WHERE sink = 'tracking' AND topic = 'order-status'";
         let Ok(query) = client.prepare(query).await else { return };
         while !self.stopped() {
             if let Ok(rows) = client.query(&query, &[]).await {

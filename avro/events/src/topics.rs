@@ -163,6 +163,9 @@ pub const TRACKED: &[&Topic] = &[&ORDER_STATUS, &STOCK_LEVELS, &ORDER_CONFLICTS,
 /// What the sink `reports` reads.
 pub const REPORTED: &[&Topic] = &[&ORDER_STATUS, &STOCK_MOVEMENTS];
 
+/// What the sink `billing` reads.
+pub const BILLED: &[&Topic] = &[&ORDER_STATUS];
+
 /// Name of a processor's changelog topic.
 pub fn changelog(processor: &str) -> String {
     format!("{processor}-changelog")

@@ -5,16 +5,6 @@
 
 use tokio_postgres::{Client, Error, GenericClient, Statement};
 
-pub(super) const OFFSET_READ: &str =
-    "SELECT next_offset FROM sink_offsets WHERE sink = $1 AND topic = $2 AND \"partition\" = $3";
-
-pub(super) const OFFSET_FIRST: &str = "INSERT INTO sink_offsets VALUES ($1, $2, $3, $4)
-    ON CONFLICT DO NOTHING";
-
-/// No row: another process has moved it, or an earlier try of ours went through.
-const OFFSET_MOVE: &str = "UPDATE sink_offsets SET next_offset = $5
-    WHERE sink = $1 AND topic = $2 AND \"partition\" = $3 AND next_offset = $4";
-
 const EVENTS: &str = "INSERT INTO order_events (order_id, accepted_at, version, merchant, status,
         reason, occurred_at, term, sequence, refusals)
     SELECT unnest($1::uuid[]), unnest($2::timestamptz[]), unnest($3::int[]), unnest($4::text[]),
@@ -144,8 +134,7 @@ impl Inserts {
 }
 
 /// The statements that run all the time, prepared.
-pub(super) struct Statements {
-    pub(super) offset_move: Statement,
+pub(crate) struct Statements {
     pub(super) fresh: Inserts,
     pub(super) orders: Statement,
     pub(super) levels: Statement,
@@ -156,7 +145,6 @@ pub(super) struct Statements {
 impl Statements {
     pub(super) async fn prepare(client: &Client) -> Result<Self, Error> {
         Ok(Self {
-            offset_move: client.prepare(OFFSET_MOVE).await?,
             fresh: Inserts::fresh(client).await?,
             orders: client.prepare(ORDERS).await?,
             levels: client.prepare(LEVELS).await?,

@@ -15,25 +15,33 @@ use events::{
 use futures::future::{OptionFuture, try_join};
 use futures::try_join;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Error, Transaction};
+use tokio_postgres::{Client, Error, Transaction};
 use wire::telemetry::{RESERVATION_SECONDS, SINK_CONFLICTS, SINK_ROWS};
 
 use super::NAME;
-use super::partition::Session;
 use super::rows::{
     ConsignmentColumns, EventColumns, LineColumns, OrderColumns, RepeatColumns, Versions, Written,
 };
 use super::statements::{EVENTS_DIFFERING, EVENTS_SETTLE, Inserts, ORDERS_FILL, Statements};
+use crate::deliver;
 use crate::deliver::intake::{Body, Received};
-use crate::deliver::{self, Place};
+use crate::postgres::{Batch, Session, Tables};
 use crate::retry::Failure;
 
-/// What a transaction writes: records from offset `from` up to before `to`.
-pub(super) struct Batch<'a> {
-    pub(super) place: Place,
-    pub(super) from: i64,
-    pub(super) to: i64,
-    pub(super) records: &'a [Received],
+/// The tables of live state and history.
+pub(crate) struct Live;
+
+impl Tables for Live {
+    const SINK: &'static str = NAME;
+    type Statements = Statements;
+
+    async fn prepare(client: &Client) -> Result<Statements, Error> {
+        Statements::prepare(client).await
+    }
+
+    async fn write(session: &mut Session<Statements>, batch: &Batch<'_>) -> Result<(), Failure> {
+        transaction(session, batch).await
+    }
 }
 
 /// Rows per table, counted once the transaction is through.
@@ -47,7 +55,7 @@ struct Counts {
 ///
 /// # Errors
 /// `Reopen` when the offset isn't where it was thought to be; else as PostgreSQL's error asks.
-pub(super) async fn transaction(session: &mut Session, batch: &Batch<'_>) -> Result<(), Failure> {
+async fn transaction(session: &mut Session<Statements>, batch: &Batch<'_>) -> Result<(), Failure> {
     let counts = match attempt(session, batch, None).await {
         Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => {
             let careful = Inserts::careful(&session.client).await?;
@@ -55,13 +63,7 @@ pub(super) async fn transaction(session: &mut Session, batch: &Batch<'_>) -> Res
         }
         outcome => outcome?,
     };
-    let Some(counts) = counts else {
-        let (place, from) = (batch.place, batch.from);
-        return Err(Failure::reopen(format!(
-            "sink_offsets of {place} has left {from}: an earlier try went through, or another \
-             process owns the partition"
-        )));
-    };
+    let Some(counts) = counts else { return Err(batch.left()) };
     for (table, rows) in counts.rows.into_iter().filter(|(_, rows)| *rows > 0) {
         SINK_ROWS.with_label_values(&[NAME, table]).inc_by(rows);
     }
@@ -91,15 +93,15 @@ fn observe_reservations(records: &[Received]) {
 /// One try, by `inserts` or else by those for rows that aren't there; `None` when the offset isn't
 /// where it was thought to be, and nothing was written.
 async fn attempt(
-    session: &mut Session,
+    session: &mut Session<Statements>,
     batch: &Batch<'_>,
     inserts: Option<&Inserts>,
 ) -> Result<Option<Counts>, Error> {
-    let Session { client, statements } = session;
+    let Session { client, statements, offset_move } = session;
     let inserts = inserts.unwrap_or(&statements.fresh);
     let transaction = client.transaction().await?;
     let (moved, counts) = try_join(
-        move_offset(&transaction, statements, batch),
+        batch.move_offset(&transaction, offset_move, NAME),
         write(&transaction, statements, inserts, batch.records),
     )
     .await?;
@@ -109,17 +111,6 @@ async fn attempt(
     }
     transaction.commit().await?;
     Ok(Some(counts))
-}
-
-async fn move_offset(
-    transaction: &Transaction<'_>,
-    statements: &Statements,
-    batch: &Batch<'_>,
-) -> Result<u64, Error> {
-    let Place { topic, partition } = batch.place;
-    transaction
-        .execute(&statements.offset_move, &[&NAME, &topic.name, &partition, &batch.from, &batch.to])
-        .await
 }
 
 async fn write(

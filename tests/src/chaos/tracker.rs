@@ -147,7 +147,8 @@ fn follow(consumer: &BaseConsumer, codec: &Codec, state: &Mutex<State>, stop: &A
 }
 
 async fn look_at_postgres(url: &str, state: &Mutex<State>) {
-    let query = "SELECT partition, next_offset FROM sink_offsets WHERE topic = 'order-status'";
+    let query = "SELECT partition, next_offset FROM sink_offsets
+        WHERE sink = 'tracking' AND topic = 'order-status'";
     let mut client = None;
     loop {
         if client.is_none() {

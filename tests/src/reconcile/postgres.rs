@@ -44,13 +44,11 @@ const NUMBERS: &[(&str, &str)] = &[
     ),
     (
         CAPTURED,
-        "SELECT coalesce(sum(total_minor), 0)::bigint
-         FROM orders JOIN order_events e USING (order_id, accepted_at) WHERE e.status = 'paid'",
+        "SELECT coalesce(sum(amount_minor), 0)::bigint FROM ledger_entries WHERE kind = 'capture'",
     ),
     (
         REFUNDED,
-        "SELECT coalesce(sum(total_minor), 0)::bigint
-         FROM orders JOIN order_events e USING (order_id, accepted_at) WHERE e.reason = 'refunded'",
+        "SELECT coalesce(sum(amount_minor), 0)::bigint FROM ledger_entries WHERE kind = 'refund'",
     ),
 ];
 
