@@ -36,7 +36,7 @@ const CONSIGNMENT: &str = "
     SELECT courier, consignment_id, tracking_number, price_minor, currency, promised_at, attempt
     FROM consignments WHERE order_id = $1 AND accepted_at = $2 ORDER BY version DESC LIMIT 1";
 const STOCK: &str = "
-    SELECT warehouse, on_hand, reserved, allocated, changed_at, set_aside
+    SELECT warehouse, on_hand, reserved, allocated, changed_at, set_aside, missing
     FROM stock_levels WHERE merchant = $1 AND sku = $2 ORDER BY warehouse";
 
 /// The store did not answer; says why, for the log.
@@ -106,6 +106,7 @@ pub(crate) struct Level {
     pub(crate) allocated: i64,
     pub(crate) available: i64,
     pub(crate) set_aside: i64,
+    pub(crate) missing: i64,
     changed_at: String,
 }
 
@@ -280,14 +281,17 @@ fn read_consignment(row: &Row) -> Result<Consignment, tokio_postgres::Error> {
 fn level(row: &Row) -> Result<Level, tokio_postgres::Error> {
     let (on_hand, reserved, allocated): (i64, i64, i64) =
         (row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
-    let set_aside: i64 = row.try_get(5)?;
+    let (set_aside, missing): (i64, i64) = (row.try_get(5)?, row.try_get(6)?);
+    let promised = [reserved, allocated, set_aside, missing];
     Ok(Level {
         warehouse: row.try_get(0)?,
         on_hand,
         reserved,
         allocated,
-        available: on_hand.saturating_sub(reserved).saturating_sub(allocated) - set_aside,
+        // More may be promised than a count has found.
+        available: promised.into_iter().fold(on_hand, i64::saturating_sub).max(0),
         set_aside,
+        missing,
         changed_at: time(row.try_get(4)?),
     })
 }

@@ -34,6 +34,7 @@ struct Stock<'a> {
     allocated: i64,
     available: i64,
     set_aside: i64,
+    missing: i64,
     warehouses: Vec<Level>,
 }
 
@@ -110,6 +111,7 @@ where
         allocated: sum(|level| level.allocated),
         available: sum(|level| level.available),
         set_aside: sum(|level| level.set_aside),
+        missing: sum(|level| level.missing),
         warehouses,
     };
     Ok(routes::json(StatusCode::OK, &body))
