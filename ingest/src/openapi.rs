@@ -66,8 +66,9 @@ mod tests {
         assert_eq!(described, routes());
         assert!(described.len() >= 10, "{described:?}");
         // A path that is answered under a name of its own would be missed above.
-        for literal in ROUTES.split('"').filter(|text| text.starts_with("/v1/")) {
-            assert!(described.contains_key(literal) || literal.ends_with("/x"), "{literal}");
+        let dispatcher = ROUTES.split("#[cfg(test)]").next().unwrap();
+        for literal in dispatcher.split('"').filter(|text| text.starts_with("/v1/")) {
+            assert!(described.contains_key(literal), "{literal}");
         }
     }
 
