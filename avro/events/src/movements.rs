@@ -214,12 +214,15 @@ pub struct Route {
     pub distance_km: i32,
 }
 
-/// The identity of a movement: UUIDv5 in the namespace of its source.
+/// The identity of a movement: UUIDv5 in the namespace of its source. The moment is part of it, since a request's
+/// key, and with it the source, may come again when it is forgotten.
 pub fn movement_id(
     source_id: Uuid,
     kind: MovementKind,
     sku: &Sku,
     warehouse: &WarehouseCode,
+    moved_at: Millis,
 ) -> Uuid {
-    Uuid::new_v5(&source_id, format!("{}/{sku}/{warehouse}", kind.as_str()).as_bytes())
+    let name = format!("{}/{sku}/{warehouse}/{}", kind.as_str(), moved_at.0);
+    Uuid::new_v5(&source_id, name.as_bytes())
 }

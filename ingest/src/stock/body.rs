@@ -132,8 +132,9 @@ pub(crate) struct FlashSale {
     pub(crate) warehouse: WarehouseCode,
 }
 
-/// Checks the body of a flash sale, or of its end: a SKU and a quantity of 0, no more.
-pub(crate) fn flash_sale(body: &Value, now: Millis) -> Result<FlashSale, Vec<Fault>> {
+/// Checks the body of a flash sale, or of its end: a SKU and a quantity of 0, no more. Without a time, whether it
+/// can still begin is not asked.
+pub(crate) fn flash_sale(body: &Value, now: Option<Millis>) -> Result<FlashSale, Vec<Fault>> {
     let mut faults = Faults::default();
     let at = Pointer::root();
     let known = ["sku", "quantity", "warehouse", "per_customer", "starts_at", "ends_at"];
@@ -156,7 +157,7 @@ pub(crate) fn flash_sale(body: &Value, now: Millis) -> Result<FlashSale, Vec<Fau
     let per_customer = number(&mut faults, &at, object, "per_customer", most);
     let starts_at = moment(&mut faults, &at.child("starts_at"), object.get("starts_at"));
     let ends_at = moment(&mut faults, &at.child("ends_at"), object.get("ends_at"));
-    if let (Some(from), Some(to)) = (starts_at, ends_at) {
+    if let (Some(from), Some(to), Some(now)) = (starts_at, ends_at, now) {
         lasts(&mut faults, &at, (from, to), now);
     }
     match (sku, warehouse, quantity, per_customer, starts_at, ends_at) {
@@ -328,7 +329,7 @@ mod tests {
         let sale = |from: &str, to: &str| {
             let body = json!({"sku": "A", "quantity": 10, "per_customer": 2,
                 "starts_at": format!("{from}T09:00:00Z"), "ends_at": format!("{to}T10:00:00Z")});
-            pointers(flash_sale(&body, now))
+            pointers(flash_sale(&body, Some(now)))
         };
         assert!(sale("2026-11-27", "2026-11-27").is_empty(), "it is on at once");
         assert!(sale("2027-11-28", "2027-12-28").is_empty(), "366 days ahead, for 30 days");
@@ -340,16 +341,19 @@ mod tests {
         ] {
             assert_eq!(sale(from, to), [pointer], "{from} to {to}");
         }
+        let over = json!({"sku": "A", "quantity": 10, "starts_at": "2026-11-26T09:00:00Z",
+            "ends_at": "2026-11-26T10:00:00Z"});
+        assert!(flash_sale(&over, None).is_ok(), "a repeat of one that was taken in time");
     }
 
     #[test]
     fn a_quantity_of_nothing_ends_a_sale_and_says_no_more() {
-        let end = flash_sale(&json!({"sku": "A", "quantity": 0}), Millis(0)).unwrap();
+        let end = flash_sale(&json!({"sku": "A", "quantity": 0}), None).unwrap();
         assert_eq!(end, FlashSale::end(Sku::parse("A").unwrap()));
         let more = json!({"sku": "A", "quantity": 0, "per_customer": 1,
             "ends_at": "2026-11-27T10:00:00Z", "warehouse": null});
-        assert_eq!(pointers(flash_sale(&more, Millis(0))), ["/per_customer", "/ends_at"]);
-        assert_eq!(pointers(flash_sale(&json!({"quantity": 0}), Millis(0))), ["/sku"]);
+        assert_eq!(pointers(flash_sale(&more, None)), ["/per_customer", "/ends_at"]);
+        assert_eq!(pointers(flash_sale(&json!({"quantity": 0}), None)), ["/sku"]);
     }
 
     #[test]

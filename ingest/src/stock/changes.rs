@@ -39,13 +39,13 @@ struct Asked<T> {
     body: T,
 }
 
-/// What all of them have in common: the body is checked, its records are written once per key. The kind is part of
-/// the request's id, so that one key may be used for one request of each kind.
+/// What all of them have in common: the body is checked, knowing whether it is a repeat; its records are written
+/// once per key. The kind is part of the request's id, so that one key may be used for one request of each kind.
 async fn settle<B, D, T: Serialize>(
     app: &App,
     request: &mut Request<B>,
     kind: &str,
-    check: impl FnOnce(&Value) -> Result<T, Vec<Fault>>,
+    check: impl FnOnce(&Value, bool) -> Result<T, Vec<Fault>>,
     records: impl FnOnce(&App, Asked<T>) -> Vec<Outgoing>,
 ) -> Result<Response, Problem>
 where
@@ -55,8 +55,9 @@ where
     let (merchant, requested_by) = request.caller(&app.keys)?;
     let key = request.idempotency_key()?;
     let body = request.json(&app.limits, &app.bodies).await?;
-    let body = check(&body).map_err(Problem::faults)?;
     let id = RequestId::derive(kind, &merchant, &key);
+    let repeat = app.requests.find(id.0).is_some();
+    let body = check(&body, repeat).map_err(Problem::faults)?;
     let fingerprint = fingerprint::body(&body);
     let asked = Asked { id, fingerprint, merchant: Arc::clone(&merchant), requested_by, body };
     let records = records(app, asked);
@@ -93,7 +94,7 @@ where
             "low_at"
         }
     };
-    let check = |body: &Value| body::change(body, kind);
+    let check = |body: &Value, _| body::change(body, kind);
     let records = |app: &App, asked: Asked<body::Change>| {
         let record = |(sku, quantity): (&events::Sku, &i64)| {
             let record: Record = ChangeStock {
@@ -143,7 +144,8 @@ where
         .into();
         vec![Outgoing::keyed(Target::Stock, key, app.codec.to_bytes(&record))]
     };
-    let check = |body: &Value| body::flash_sale(body, now());
+    // A repeat is answered like the first, also when the sale is over.
+    let check = |body: &Value, repeat: bool| body::flash_sale(body, (!repeat).then(now));
     settle(app, request, "flash_sale", check, records).await
 }
 
@@ -188,5 +190,5 @@ where
         records.push(Outgoing::keyed(Target::Reference, key.clone(), payload.clone()));
         records
     };
-    settle(app, request, "warehouse", body::listed, records).await
+    settle(app, request, "warehouse", |body: &Value, _| body::listed(body), records).await
 }

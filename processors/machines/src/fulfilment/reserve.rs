@@ -62,7 +62,8 @@ impl Fulfilment {
     }
 
     /// A warehouse went offline, or lacks pieces, and another one has what it held. A courier who has been
-    /// asked already would collect in vain: such an order is given up.
+    /// asked already would collect in vain: such an order is given up. Where most of the pieces stay, so does
+    /// the order: only a few of its lines have moved.
     pub(super) fn lines_moved(
         &mut self,
         order_id: OrderId,
@@ -72,6 +73,9 @@ impl Fulfilment {
         context: &Context,
         fx: &mut Effects,
     ) {
+        if from == to {
+            return;
+        }
         let leaves = saga.origin.as_ref().unwrap_or(&WarehouseCode::MAIN) == from;
         match &saga.stage {
             Stage::Reserving { .. } => {

@@ -1,8 +1,8 @@
 //! Orders and warehouses: which one serves, what becomes of it when that changes, and when the pieces have
 //! left.
 
-use super::ways_out_tests::Shop;
-use events::{ConsignmentState, WarehouseCode};
+use super::ways_out_tests::{Shop, id};
+use events::{ConsignmentState, LinesReserved, WarehouseCode, topics};
 
 fn east() -> WarehouseCode {
     WarehouseCode::parse("east").unwrap()
@@ -151,6 +151,28 @@ fn an_order_whose_pieces_move_after_its_courier_was_asked_is_rejected() {
         assert_eq!(shop.held(), (0, 0));
         assert!(shop.saga.sagas.all().is_empty());
     }
+}
+
+/// A few lines have moved, most of the pieces are where the courier collects.
+#[test]
+fn an_order_that_mostly_stays_where_it_is_goes_on() {
+    let mut shop = Shop::open();
+    shop.place("a", 0);
+    shop.run();
+    let main = Some(WarehouseCode::MAIN);
+    let moved = LinesReserved {
+        order_id: id("a"),
+        accepted_at: shop.saga.orders.get(&id("a")).unwrap().accepted_at,
+        stock_partition: 0,
+        attempt: 1,
+        warehouse: main.clone(),
+        alone: vec![],
+        moved_from: main,
+    };
+    shop.hand_over(topics::ORDER_OUTCOMES.name, 0, moved.into());
+    shop.booked("a");
+    shop.run();
+    assert_eq!(shop.told(), ["received", "reserved", "book", "routed"]);
 }
 
 /// Pieces that have gone while the order ended are told to somebody: they were given back.

@@ -219,7 +219,7 @@ fn tell(
 ) {
     let topic_key = topics::stock_key(&merchant, &sku);
     let moved = StockMoved {
-        movement_id: movements::movement_id(cause.source_id, kind, &sku, &warehouse),
+        movement_id: movements::movement_id(cause.source_id, kind, &sku, &warehouse, context.now),
         merchant,
         sku,
         warehouse,

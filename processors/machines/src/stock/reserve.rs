@@ -144,9 +144,12 @@ impl Stock {
         }
         if offered.len() > 1 {
             let serves = |warehouse: &&WarehouseCode| choice.serves(command, &ordinary, warehouse);
-            choice.alone = offered.iter().filter(serves).cloned().collect();
-            if let Some(first) = choice.alone.first().cloned() {
-                offered = vec![first];
+            let serving: Vec<WarehouseCode> = offered.iter().filter(serves).cloned().collect();
+            // What is on sale is where the sale is.
+            let all = |w: &&WarehouseCode| choice.lines.iter().all(|line| line.warehouse == **w);
+            choice.alone = serving.iter().filter(all).cloned().collect();
+            if let Some(best) = choice.alone.first().or(serving.first()) {
+                offered = vec![best.clone()];
             }
         }
         for line in ordinary {

@@ -98,3 +98,29 @@ fn a_sale_does_not_sell_what_a_count_did_not_find() {
         "#]],
     );
 }
+
+#[test]
+fn a_warehouse_serves_alone_only_if_the_sale_is_there() {
+    check(
+        "receive r1 A 3
+         receive r2 B 1
+         receive r3 A@east 3
+         receive r4 B@east 1
+         sale A 2 0 1000 2000
+         reserve o1:ann@east,main A 1
+         reserve o2:bob@east,main A 1 B 1",
+        expect![[r#"
+            receive r1 A 3 -> 
+            receive r2 B 1 -> 
+            receive r3 A@east 3 -> 
+            receive r4 B@east 1 -> 
+            sale A 2 0 1000 2000 -> 
+            reserve o1:ann@east,main A 1 -> reserved at main, alone: main
+            reserve o2:bob@east,main A 1 B 1 -> reserved at main, alone: main
+            A@east: on hand 3 reserved 0 allocated 0
+            A: on hand 3 reserved 2 allocated 0
+            B@east: on hand 1 reserved 0 allocated 0
+            B: on hand 1 reserved 1 allocated 0
+        "#]],
+    );
+}

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result};
 use events::topics::{self, STOCK};
-use events::{ChangeStock, Fingerprint, Record, ReleaseLines, RequestId, StockChangeKind};
+use events::{
+    ChangeStock, DispatchLines, Fingerprint, Record, ReleaseLines, RequestId, StockChangeKind,
+};
 use futures::future::try_join_all;
 use machines::table::LevelKey;
 use rdkafka::producer::{FutureProducer, FutureRecord};
@@ -53,10 +55,10 @@ pub(super) async fn append(
     Ok(())
 }
 
-/// One change per place, one release per order and partition.
+/// One change per place, one release or dispatch per order and partition.
 fn corrections(drift: &BTreeSet<Drift>, run: Uuid, by: &str, because: &str) -> Vec<Correction> {
     let mut lacking = BTreeMap::<&LevelKey, i64>::new();
-    let mut releases = BTreeMap::new();
+    let mut commands = BTreeMap::<_, Record>::new();
     for drift in drift {
         match (drift.kind, &drift.hold) {
             (Kind::History, _) => {
@@ -64,6 +66,16 @@ fn corrections(drift: &BTreeSet<Drift>, run: Uuid, by: &str, because: &str) -> V
             }
             // A change of nothing: the level is told anew.
             (Kind::Level, _) => drop(lacking.entry(&drift.place).or_default()),
+            (Kind::GoneOrder, Some((order, partition, attempt))) => {
+                let dispatch = DispatchLines {
+                    order_id: order.order_id,
+                    accepted_at: order.accepted_at,
+                    merchant: drift.place.0.clone(),
+                    attempt: *attempt,
+                    requested_by: by.into(),
+                };
+                commands.insert((*order, *partition), dispatch.into());
+            }
             (_, Some((order, partition, attempt))) => {
                 let release = ReleaseLines {
                     order_id: order.order_id,
@@ -71,7 +83,7 @@ fn corrections(drift: &BTreeSet<Drift>, run: Uuid, by: &str, because: &str) -> V
                     merchant: drift.place.0.clone(),
                     attempt: *attempt,
                 };
-                releases.insert((*order, *partition), release);
+                commands.insert((*order, *partition), release.into());
                 // A release says neither who nor why: the history is told.
                 lacking.entry(&drift.place).or_default();
             }
@@ -93,10 +105,10 @@ fn corrections(drift: &BTreeSet<Drift>, run: Uuid, by: &str, because: &str) -> V
         };
         (topics::stock_key(merchant, sku).into_bytes(), None, change.into())
     });
-    let releases = releases.into_iter().map(|((order, partition), release)| {
-        (order.order_id.as_bytes().to_vec(), Some(partition), release.into())
+    let commands = commands.into_iter().map(|((order, partition), command)| {
+        (order.order_id.as_bytes().to_vec(), Some(partition), command)
     });
-    changes.chain(releases).collect()
+    changes.chain(commands).collect()
 }
 
 #[cfg(test)]

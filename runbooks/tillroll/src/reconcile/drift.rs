@@ -35,8 +35,12 @@ pub(super) enum Kind {
     Reports,
     /// A level counts more or fewer promised pieces than orders hold.
     Promised,
+    /// A store knows stock in a place where stock has never had any.
+    UnknownPlace,
     /// An order that ended unserved still holds pieces.
     EndedOrder,
+    /// An order whose parcel has left still holds pieces.
+    GoneOrder,
     /// An order that nobody knows holds pieces.
     UnknownOrder,
 }
@@ -60,8 +64,8 @@ impl Drift {
     /// Whether the command can correct it by recorded events.
     pub(super) fn correctable(&self, now: Millis) -> bool {
         match self.kind {
-            Kind::Level | Kind::History | Kind::EndedOrder => true,
-            Kind::Reports | Kind::Promised => false,
+            Kind::Level | Kind::History | Kind::EndedOrder | Kind::GoneOrder => true,
+            Kind::Reports | Kind::Promised | Kind::UnknownPlace => false,
             Kind::UnknownOrder => self
                 .hold
                 .as_ref()
@@ -85,7 +89,9 @@ pub(super) fn compare(books: &Books, stores: &Stores) -> BTreeSet<Drift> {
     let mut found = BTreeSet::new();
     levels(books, stores, &mut found);
     let promised = books.promised();
-    for (place, level) in &books.levels {
+    let places: BTreeSet<&LevelKey> = books.levels.keys().chain(promised.keys()).collect();
+    for place in places {
+        let level = books.levels.get(place).copied().unwrap_or_default();
         let held = promised.get(place).copied().unwrap_or_default();
         let counts = [
             ("reserved", level.reserved, held.reserved),
@@ -115,9 +121,11 @@ fn levels(books: &Books, stores: &Stores, found: &mut BTreeSet<Drift>) {
             ("set_aside", ours.set_aside, shown.set_aside),
             ("missing", ours.missing, shown.missing),
         ];
-        differing(Kind::Level, place, &counts, found);
+        let known = books.levels.contains_key(place);
+        let kind = |kind| if known { kind } else { Kind::UnknownPlace };
+        differing(kind(Kind::Level), place, &counts, found);
         let (all, recent) = stores.history.get(place).copied().unwrap_or_default();
-        differing(Kind::History, place, &[("on_hand", ours.on_hand, all)], found);
+        differing(kind(Kind::History), place, &[("on_hand", ours.on_hand, all)], found);
         let reported = stores.reports.get(place).copied().unwrap_or_default();
         differing(Kind::Reports, place, &[("on_hand", recent, reported)], found);
     }
@@ -146,6 +154,10 @@ fn orders(
     let kind = match stores.orders.get(order).map(String::as_str) {
         None => Kind::UnknownOrder,
         Some("rejected" | "declined" | "expired" | "cancelled") => Kind::EndedOrder,
+        // Unless it is only reserved: that is no order that could have left.
+        Some("delivered" | "undeliverable" | "returned") if hold.state == HoldState::Allocated => {
+            Kind::GoneOrder
+        }
         Some(_) => return,
     };
     let count = if hold.state == HoldState::Allocated { "allocated" } else { "reserved" };
@@ -241,7 +253,20 @@ mod tests {
     fn a_level_that_stock_does_not_have_is_found() {
         let (books, mut stores) = agreeing();
         stores.levels.insert(place("B"), Level { on_hand: 1, ..Level::default() });
-        assert_eq!(kinds(&books, &stores), [(Kind::Level, "on_hand", 0, 1)]);
+        assert_eq!(kinds(&books, &stores), [(Kind::UnknownPlace, "on_hand", 0, 1)]);
+    }
+
+    #[test]
+    fn what_has_left_is_not_allocated_any_more() {
+        let (mut books, mut stores) = agreeing();
+        for level in books.levels.values_mut().chain(stores.levels.values_mut()) {
+            (level.reserved, level.allocated) = (0, 4);
+        }
+        books.holds.values_mut().for_each(|hold| hold.state = HoldState::Allocated);
+        stores.orders.insert(order("open", 1_000), "shipped".to_owned());
+        assert_eq!(kinds(&books, &stores), []);
+        stores.orders.insert(order("open", 1_000), "delivered".to_owned());
+        assert_eq!(kinds(&books, &stores), [(Kind::GoneOrder, "allocated", 4, 0)]);
     }
 
     #[test]

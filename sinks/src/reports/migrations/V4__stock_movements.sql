@@ -9,8 +9,8 @@ CREATE TABLE IF NOT EXISTS stock_movements (
     quantity     Int64                  COMMENT 'Change of on_hand: positive came, negative left, 0 for a count that agreed and for what was refused; of a reconciliation what the history lacked',
     on_hand      Int64                  COMMENT 'Pieces in the warehouse afterwards',
     source_id    UUID                   COMMENT 'The receipt, request or order that caused it',
-    reason       String                 COMMENT 'Why, in the requester''s words; with dispatch the order',
-    requested_by LowCardinality(String) COMMENT 'Id of the API key; empty for a receipt or an order''s dispatch',
+    reason       String                 COMMENT 'Why, in the requester''s words; with dispatch the order, with refused why not',
+    requested_by LowCardinality(String) COMMENT 'Id of the API key, or the operator; empty where a courier''s report said that the pieces have left',
     moved_at     DateTime64(3, 'UTC')   COMMENT 'When it was moved' CODEC(Delta(8), ZSTD(1)),
     precedence   UInt64                 COMMENT 'Which batch wrote the movement: of two rows with one key the higher counts',
     ingested_at  DateTime64(3, 'UTC') DEFAULT now64(3, 'UTC') COMMENT 'When the row was stored' CODEC(Delta(8), ZSTD(1))

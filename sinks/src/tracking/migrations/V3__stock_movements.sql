@@ -29,4 +29,4 @@ COMMENT ON COLUMN stock_movements.kind IS 'receipt, opening, adjustment, count, 
 COMMENT ON COLUMN stock_movements.quantity IS 'Change of on_hand; 0 for a count that agreed and for what was refused; of a reconciliation what the history lacked';
 COMMENT ON COLUMN stock_movements.source_id IS 'The receipt, request or order that caused it';
 COMMENT ON COLUMN stock_movements.reason IS 'Why, in the requester''s words; with dispatch the order, with refused why not';
-COMMENT ON COLUMN stock_movements.requested_by IS 'Id of the API key; empty for a receipt or an order''s dispatch';
+COMMENT ON COLUMN stock_movements.requested_by IS 'Id of the API key, or the operator; empty where a courier''s report said that the pieces have left';
