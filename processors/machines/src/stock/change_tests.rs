@@ -138,6 +138,29 @@ fn a_count_that_finds_too_little_asks_the_newest_reservations_to_go() {
 }
 
 #[test]
+fn no_number_is_too_large_to_be_refused() {
+    check(
+        "receive r1 A 5
+         adjustment c1 A -9223372036854775808
+         adjustment c2 A 9223372036854775807
+         count c3 A 1000000000001
+         count c0 A -9223372036854775808
+         count c4 A 1000000000000
+         reconcile c5 A -9223372036854775808",
+        expect![[r#"
+            receive r1 A 5 -> 
+            adjustment c1 A -9223372036854775808 -> not done: more pieces than anybody has
+            adjustment c2 A 9223372036854775807 -> not done: more pieces than anybody has
+            count c3 A 1000000000001 -> not done: more pieces than anybody has
+            count c0 A -9223372036854775808 -> not done: more pieces than anybody has
+            count c4 A 1000000000000 -> count +999999999995: 1000000000000
+            reconcile c5 A -9223372036854775808 -> not done: more pieces than anybody has
+            A: on hand 1000000000000 reserved 0 allocated 0
+        "#]],
+    );
+}
+
+#[test]
 fn a_reconciliation_moves_nothing_and_counts_once() {
     check(
         "reconcile c0 A 3

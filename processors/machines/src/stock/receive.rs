@@ -11,6 +11,10 @@ use super::rows::{Level, RECEIPT_KEPT_MS, Receipt, ReceivedLine};
 use crate::machine::{Context, Effects};
 use crate::table::LevelKey;
 
+/// Far more pieces than one change can be of, and than a level can have: with fewer no sum overflows.
+const MOST_PIECES: u64 = 1_000_000_000_000;
+const MOST_ON_HAND: u64 = 1_000_000 * MOST_PIECES;
+
 /// Who and why, as the history tells it.
 pub(super) struct Cause<'a> {
     pub(super) source_id: uuid::Uuid,
@@ -164,8 +168,11 @@ impl Stock {
     /// when they have gone.
     fn ask_for_room(&mut self, key: &LevelKey, counted: i64, context: &Context, fx: &mut Effects) {
         let level = self.levels.get(key).unwrap_or_default();
+        if counted < 0 {
+            return;
+        }
         let too_many = level.reserved + level.allocated - counted;
-        if counted >= 0 && too_many > 0 {
+        if too_many > 0 {
             let missing = level.on_hand - counted;
             self.levels.put(key.clone(), Level { missing, ..level });
             let (merchant, sku, warehouse) = key;
@@ -240,6 +247,9 @@ fn fault(change: &ChangeStock, known: Option<&Level>) -> Option<String> {
     let level = known.copied().unwrap_or_default();
     let (free, pieces) = (level.available().max(0), change.quantity);
     let too_many = || format!("only {free} pieces are free: count them, or cancel orders first");
+    if pieces.unsigned_abs() > MOST_PIECES || level.on_hand.unsigned_abs() > MOST_ON_HAND {
+        return Some("more pieces than anybody has".into());
+    }
     match change.kind {
         StockChangeKind::Opening if pieces <= 0 => Some("an opening needs pieces".into()),
         StockChangeKind::Opening if level.on_hand > 0 => {
