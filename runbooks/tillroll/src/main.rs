@@ -3,6 +3,7 @@
 //!
 //! Data goes to stdout, messages go to stderr. Runbooks call it, so its exit codes are a contract.
 
+mod append;
 mod connection;
 mod couriers;
 mod dlq;

@@ -57,8 +57,8 @@ and looks for holds of orders that ended unserved, that have left, or that nobod
 
 --apply appends recorded events, signed with who and why: a movement of kind `reconciliation` gives the
 history what it lacks and has the level told anew, a release gives back what an ended order holds, a
-dispatch takes off the books what has left. What is
-on hand is never changed: that is what `POST /v1/stock/counts` is for.
+dispatch takes off the books what has left. What is on hand is never changed otherwise: that is what
+`POST /v1/stock/counts` is for.
 
 Addresses of the databases come from POSTGRES_URL and CLICKHOUSE_URL.
 

@@ -2,20 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use events::topics::{self, STOCK};
 use events::{
     ChangeStock, DispatchLines, Fingerprint, Record, ReleaseLines, RequestId, StockChangeKind,
 };
-use futures::future::try_join_all;
 use machines::table::LevelKey;
-use rdkafka::producer::{FutureProducer, FutureRecord};
 use uuid::Uuid;
 
 use super::drift::{Drift, Kind};
+use crate::append;
 use crate::connection::Connection;
-
-const DELIVERY_MS: u32 = 15_000;
 
 /// A command, its key, and where a partition is named, that one.
 type Correction = (Vec<u8>, Option<i32>, Record);
@@ -35,24 +32,16 @@ pub(super) async fn append(
     }
     let brokers = connection.brokers()?;
     let codec = wire::registry::codec(&connection.registry()?).await?;
-    let asked = brokers.clone();
-    let partitions = tokio::task::spawn_blocking(move || wire::admin::partitions(&asked)).await??;
-    let producer: FutureProducer =
-        wire::client::producer(&brokers, "tillroll", DELIVERY_MS).create()?;
-    let mut deliveries = Vec::new();
-    for (key, partition, record) in corrections(drift, Uuid::new_v4(), by, because) {
-        let value = codec.to_bytes(&record);
-        let partition = partition.unwrap_or_else(|| topics::partition_for(&key, partitions));
-        let record = FutureRecord::to(STOCK.name).key(&key).payload(&value).partition(partition);
-        let queued = producer.send_result(record).map_err(|(error, _)| error);
-        deliveries.push(queued.context("cannot queue a correction")?);
-    }
-    for delivered in try_join_all(deliveries).await? {
-        delivered.map_err(|(error, _)| error).with_context(|| {
-            format!("topic {} did not acknowledge: run `tillroll reconcile` again", STOCK.name)
-        })?;
-    }
-    Ok(())
+    let partitions = append::partitions(&brokers).await?;
+    let commands = corrections(drift, Uuid::new_v4(), by, because).into_iter();
+    let commands: Vec<append::Keyed> = commands
+        .map(|(key, partition, record)| {
+            let partition = partition.unwrap_or_else(|| topics::partition_for(&key, partitions));
+            let value = codec.to_bytes(&record);
+            (partition, key, value)
+        })
+        .collect();
+    append::append(&brokers, STOCK.name, &commands).await
 }
 
 /// One change per place, one release or dispatch per order and partition.
